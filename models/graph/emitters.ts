@@ -1,0 +1,203 @@
+/** How every op is written in ONNX (opset 20) or in onnxruntime's contributed ops (`com.microsoft`). */
+import type { DType } from '../tensor.ts'
+import { type Dim, type Node, product } from './graph.ts'
+import type { OpName } from './op-attrs.ts'
+import { DATA_TYPE, type Writer } from './onnx-writer.ts'
+
+type Emit<K extends OpName> = (w: Writer, node: Node<K>, inputs: readonly string[], outputs: readonly string[]) => void
+
+/** One ONNX node with the same inputs and outputs. */
+const plain =
+  (type: string, domain = ''): ((w: Writer, node: Node, i: readonly string[], o: readonly string[]) => void) =>
+  (w, _node, inputs, outputs) =>
+    w.node(type, inputs, outputs, {}, domain)
+
+const lastAxis =
+  (type: string) =>
+  (w: Writer, _node: Node, inputs: readonly string[], outputs: readonly string[]): void =>
+    w.node(type, inputs, outputs, { axis: -1 })
+
+const reduce =
+  (type: string): Emit<'reduceSum' | 'reduceMean' | 'reduceMax'> =>
+  (w, { attrs }, [x], outputs) =>
+    w.node(type, [x!, w.int64s(attrs.axes)], outputs, { keepdims: attrs.keepdims ? 1 : 0 })
+
+/** Shape operand of a Reshape: constants, 0 for a size kept in place, −1 for one unknown; computed where that is not enough. */
+function reshapeTarget(w: Writer, node: Node<'reshape'>): string {
+  const from = node.inputs[0]!.dims
+  const target = node.attrs.dims
+  const kept = (d: Dim, i: number) =>
+    typeof d === 'string' && from[i] === d && product(target.slice(0, i)) === product(from.slice(0, i))
+  const unknown = target.filter((d, i) => typeof d === 'string' && !kept(d, i))
+  if (unknown.length > 1) return w.shape(target)
+  return w.int64s(target.map((d, i) => (typeof d === 'number' ? d : kept(d, i) ? 0 : -1)))
+}
+
+/** `index[..., 1]` as int64, what GatherElements and ScatterND want. */
+function indexColumn(w: Writer, index: string): string {
+  const wide = w.fresh('index')
+  w.node('Cast', [index], [wide], { to: DATA_TYPE.int64 })
+  const column = w.fresh('index')
+  w.node('Unsqueeze', [wide, w.int64s([-1])], [column])
+  return column
+}
+
+/** Attention by head: the query heads of one key head are stacked along the token axis, so that keys are never repeated. */
+function emitAttention(
+  w: Writer,
+  node: Node<'attention'>,
+  [q, k, v, bias]: readonly string[],
+  [out, ...saved]: readonly string[],
+): void {
+  const { heads, kvHeads } = node.attrs
+  const [values, keys] = [node.inputs[0]!, node.inputs[1]!]
+  const [batch, n, t, repeats] = [values.dim(0), values.dim(1), keys.dim(1), heads / kvHeads]
+  const size = Number(values.dim(2)) / heads
+  const [probs, qh, kh, vh] = ['probs', 'q', 'k', 'v'].map((hint, i) => saved[i] || w.fresh(hint)) as [
+    string,
+    string,
+    string,
+    string,
+  ]
+  const via = (type: string, inputs: readonly string[], attrs = {}) => {
+    const name = w.fresh(type)
+    w.node(type, inputs, [name], attrs)
+    return name
+  }
+  const split = via('Transpose', [via('Reshape', [q!, w.int64s([0, 0, kvHeads, repeats, size])])], {
+    perm: [0, 2, 3, 1, 4],
+  })
+  w.node('Reshape', [split, w.int64s([0, 0, -1, size])], [qh])
+  for (const [x, name] of [
+    [k!, kh],
+    [v!, vh],
+  ] as const)
+    w.node('Transpose', [via('Reshape', [x, w.int64s([0, 0, kvHeads, size])])], [name], { perm: [0, 2, 1, 3] })
+  const scores = w.fresh('scores')
+  w.node('FusedMatMul', [qh, kh], [scores], { transB: 1, alpha: w.float(size ** -0.5) }, 'com.microsoft')
+  if (bias) {
+    const wide = w.cached(`${bias} by head`, (name) => w.node('Unsqueeze', [bias, w.int64s([1, 2])], [name]))
+    const sum = via('Add', [via('Reshape', [scores, w.shape([batch, kvHeads, repeats, n, t])]), wide])
+    const soft = via('Softmax', [sum], { axis: -1 })
+    w.node('Reshape', [soft, w.shape([batch, kvHeads, product([repeats, n]), t])], [probs])
+  } else w.node('Softmax', [scores], [probs], { axis: -1 })
+  const mixed = via('Reshape', [via('MatMul', [probs, vh]), w.int64s([0, 0, repeats, -1, size])])
+  w.node('Reshape', [via('Transpose', [mixed], { perm: [0, 3, 1, 2, 4] }), w.int64s([0, 0, heads * size])], [out!])
+}
+
+export const emitters: { [K in OpName]: Emit<K> } = {
+  add: plain('Add'),
+  sub: plain('Sub'),
+  mul: plain('Mul'),
+  div: plain('Div'),
+  minimum: plain('Min'),
+  maximum: plain('Max'),
+  less: plain('Less'),
+  greaterOrEqual: plain('GreaterOrEqual'),
+  equal: plain('Equal'),
+  and: plain('And'),
+  not: plain('Not'),
+  neg: plain('Neg'),
+  exp: plain('Exp'),
+  log: plain('Log'),
+  sqrt: plain('Sqrt'),
+  tanh: plain('Tanh'),
+  sigmoid: plain('Sigmoid'),
+  silu: (w, _n, inputs, [y, s]) => {
+    if (!s) return w.node('QuickGelu', inputs, [y!], { alpha: w.float(1) }, 'com.microsoft')
+    w.node('Sigmoid', inputs, [s])
+    w.node('Mul', [inputs[0]!, s], [y!])
+  },
+  geluTanh: (w, _n, inputs, outputs) => w.node('Gelu', inputs, outputs, { approximate: 'tanh' }),
+  stopGradient: plain('Identity'),
+  cast: (w, { attrs }, inputs, outputs) => w.node('Cast', inputs, outputs, { to: DATA_TYPE[attrs.to satisfies DType] }),
+  where: plain('Where'),
+  matmul: (w, { attrs }, inputs, outputs) => {
+    const { transA, transB, alpha } = attrs
+    if (!transA && !transB && alpha === 1) return w.node('MatMul', inputs, outputs)
+    const flags = { transA: transA ? 1 : 0, transB: transB ? 1 : 0, alpha: w.float(alpha) }
+    w.node('FusedMatMul', inputs, outputs, flags, 'com.microsoft')
+  },
+  softmax: lastAxis('Softmax'),
+  logSoftmax: lastAxis('LogSoftmax'),
+  reduceSum: reduce('ReduceSum'),
+  reduceMean: reduce('ReduceMean'),
+  reduceMax: reduce('ReduceMax'),
+  cumsum: (w, { attrs }, [x], outputs) => w.node('CumSum', [x!, w.int64s([attrs.axis])], outputs),
+  argmax: (w, _node, inputs, outputs) => {
+    const wide = w.fresh('argmax')
+    w.node('ArgMax', inputs, [wide], { axis: -1, keepdims: 0 })
+    w.node('Cast', [wide], outputs, { to: DATA_TYPE.int32 })
+  },
+  reshape: (w, node, [x], outputs) => w.node('Reshape', [x!, reshapeTarget(w, node)], outputs),
+  transpose: (w, { attrs }, inputs, outputs) => w.node('Transpose', inputs, outputs, { perm: attrs.perm }),
+  broadcastTo: (w, { attrs }, [x], outputs) => w.node('Expand', [x!, w.shape(attrs.dims)], outputs),
+  concat: (w, { attrs }, inputs, outputs) => w.node('Concat', inputs, outputs, { axis: attrs.axis }),
+  slice: (w, { attrs }, [x], outputs) => {
+    const { axis, start, end } = attrs
+    w.node('Slice', [x!, w.shape([start]), w.shape([end]), w.int64s([axis])], outputs)
+  },
+  pad: (w, node, [x], outputs) => {
+    const { axis, before, after } = node.attrs
+    w.node('Pad', [x!, w.int64s([before, after]), '', w.int64s([axis])], outputs)
+  },
+  gather: plain('Gather'),
+  scatterAdd: (w, node, [index, updates], outputs) => {
+    const zeros = w.fresh('zeros')
+    w.node('ConstantOfShape', [w.shape(node.outputs[0]!.dims)], [zeros])
+    w.node('ScatterND', [zeros, indexColumn(w, index!), updates!], outputs, { reduction: 'add' })
+  },
+  pick: (w, _node, [x, index], outputs) => {
+    const picked = w.fresh('picked')
+    w.node('GatherElements', [x!, indexColumn(w, index!)], [picked], { axis: -1 })
+    w.node('Squeeze', [picked, w.int64s([-1])], outputs)
+  },
+  unpick: (w, { attrs }, [x, index], outputs) => {
+    const [wide, hot, column] = [w.fresh('index'), w.fresh('hot'), w.fresh('column')]
+    w.node('Cast', [index!], [wide], { to: DATA_TYPE.int64 })
+    w.node('OneHot', [wide, w.shape([attrs.width]), w.float32s([0, 1])], [hot], { axis: -1 })
+    w.node('Unsqueeze', [x!, w.int64s([-1])], [column])
+    w.node('Mul', [hot, column], outputs)
+  },
+  arange: (w, node, _inputs, outputs) => {
+    const [size, narrow] = [w.fresh('size'), w.fresh('size')]
+    w.node('Squeeze', [w.shape([node.outputs[0]!.dim(0)]), w.int64s([0])], [size])
+    w.node('Cast', [size], [narrow], { to: DATA_TYPE.int32 })
+    w.node('Range', [w.int32(0), narrow, w.int32(1)], outputs)
+  },
+  layerNorm: (w, { attrs }, inputs, outputs) =>
+    w.node('LayerNormalization', inputs, outputs, { axis: -1, epsilon: w.float(attrs.epsilon) }),
+  rmsNorm: (w, { attrs }, inputs, outputs) =>
+    w.node('SimplifiedLayerNormalization', inputs, outputs, { axis: -1, epsilon: w.float(attrs.epsilon) }),
+  rotary: (w, { attrs }, [x, positions, cos, sin], outputs) => {
+    const wide = w.cached(`${positions!} as int64`, (name) =>
+      w.node('Cast', [positions!], [name], { to: DATA_TYPE.int64 }),
+    )
+    const turn = attrs.inverse ? w.cached(`-${sin!}`, (name) => w.node('Neg', [sin!], [name])) : sin!
+    w.node(
+      'RotaryEmbedding',
+      [x!, wide, cos!, turn],
+      outputs,
+      { num_heads: attrs.heads, interleaved: 0 },
+      'com.microsoft',
+    )
+  },
+  attention: emitAttention,
+  tokenLogprob: (w, _node, [x, weight, targets], [logp, logZ, probs]) => {
+    const z = w.fresh('logits')
+    w.node('FusedMatMul', [x!, weight!], [z], { transB: 1 }, 'com.microsoft')
+    const p = probs || w.fresh('probs')
+    w.node('Softmax', [z], [p], { axis: -1 })
+    // log Z = max z − log max p: two reads, no pass of exponentials, and max p cannot underflow.
+    const [top, best, log] = [w.fresh('top'), w.fresh('best'), w.fresh('log')]
+    w.node('ReduceMax', [z, w.int64s([-1])], [top], { keepdims: 0 })
+    w.node('ReduceMax', [p, w.int64s([-1])], [best], { keepdims: 0 })
+    w.node('Log', [best], [log])
+    const normaliser = logZ || w.fresh('logZ')
+    w.node('Sub', [top, log], [normaliser])
+    const [picked, score] = [w.fresh('picked'), w.fresh('score')]
+    w.node('GatherElements', [z, indexColumn(w, targets!)], [picked], { axis: -1 })
+    w.node('Squeeze', [picked, w.int64s([-1])], [score])
+    w.node('Sub', [score, normaliser], [logp!])
+  },
+}

@@ -1,0 +1,140 @@
+/** Collects ONNX nodes, small constants and run-time sizes while a graph is emitted. */
+import { create } from '@bufbuild/protobuf'
+import {
+  AttributeProto_AttributeType as AttributeType,
+  AttributeProtoSchema,
+  type NodeProto,
+  NodeProtoSchema,
+  type TensorProto,
+  TensorProto_DataType as OnnxType,
+  TensorProtoSchema,
+} from 'onnx-buf'
+import type { DType } from '../tensor.ts'
+import { type Dim, type Dims, GraphError } from './graph.ts'
+
+export const DATA_TYPE: Readonly<Record<DType, OnnxType>> = {
+  float32: OnnxType.FLOAT,
+  int32: OnnxType.INT32,
+  int64: OnnxType.INT64,
+  uint8: OnnxType.UINT8,
+  bool: OnnxType.BOOL,
+}
+
+/** Marks a number as an ONNX float attribute; plain numbers are integers. */
+class FloatAttr {
+  constructor(readonly value: number) {}
+}
+type Attr = number | string | FloatAttr | readonly number[]
+
+export class Writer {
+  readonly nodes: NodeProto[] = []
+  readonly constants: TensorProto[] = []
+  readonly #cache = new Map<string, string>()
+  #next = 0
+
+  /** `sizes` names, for every symbol, a graph input and the axis that carries it. */
+  constructor(private readonly sizes: ReadonlyMap<string, { input: string; axis: number }>) {}
+
+  fresh(hint: string): string {
+    return `${hint}#${this.#next++}`
+  }
+
+  float(value: number): FloatAttr {
+    return new FloatAttr(value)
+  }
+
+  node(
+    opType: string,
+    input: readonly string[],
+    output: readonly string[],
+    attrs: Readonly<Record<string, Attr>> = {},
+    domain = '',
+  ): void {
+    const attribute = Object.entries(attrs).map(([name, v]) => {
+      if (v instanceof FloatAttr) return create(AttributeProtoSchema, { name, type: AttributeType.FLOAT, f: v.value })
+      if (typeof v === 'number') return create(AttributeProtoSchema, { name, type: AttributeType.INT, i: BigInt(v) })
+      if (typeof v === 'string')
+        return create(AttributeProtoSchema, { name, type: AttributeType.STRING, s: new TextEncoder().encode(v) })
+      return create(AttributeProtoSchema, { name, type: AttributeType.INTS, ints: v.map((x) => BigInt(x)) })
+    })
+    const name = `${opType}_${this.nodes.length}`
+    this.nodes.push(
+      create(NodeProtoSchema, { name, opType, domain, input: [...input], output: [...output], attribute }),
+    )
+  }
+
+  /** The name of something made once per graph. */
+  cached(key: string, make: (name: string) => void): string {
+    let name = this.#cache.get(key)
+    if (!name) {
+      name = this.fresh('v')
+      this.#cache.set(key, name)
+      make(name)
+    }
+    return name
+  }
+
+  #constant(key: string, dataType: OnnxType, dims: readonly number[], data: ArrayBufferView): string {
+    return this.cached(key, (name) => {
+      const rawData = new Uint8Array(
+        data.buffer.slice(data.byteOffset, data.byteOffset + data.byteLength) as ArrayBuffer,
+      )
+      this.constants.push(create(TensorProtoSchema, { name, dataType, dims: dims.map(BigInt), rawData }))
+    })
+  }
+
+  int64s(values: readonly number[]): string {
+    const data = BigInt64Array.from(values, (v) => BigInt(v))
+    return this.#constant(`i64[${values.join()}]`, OnnxType.INT64, [values.length], data)
+  }
+
+  /** An int32 scalar. */
+  int32(value: number): string {
+    return this.#constant(`i32 ${value}`, OnnxType.INT32, [], Int32Array.of(value))
+  }
+
+  float32s(values: readonly number[]): string {
+    return this.#constant(`f32[${values.join()}]`, OnnxType.FLOAT, [values.length], Float32Array.from(values))
+  }
+
+  /** int64 vector of sizes, computed at run time where they are symbolic. */
+  shape(dims: Dims): string {
+    if (dims.every((d) => typeof d === 'number')) return this.int64s(dims)
+    return this.cached(`shape[${dims.join()}]`, (name) => {
+      this.node(
+        'Concat',
+        dims.map((d) => this.#size(d)),
+        [name],
+        { axis: 0 },
+      )
+    })
+  }
+
+  /** One size as an int64 vector of length 1: products of symbols and of sums of symbols. */
+  #size(d: Dim): string {
+    if (typeof d === 'number' || /^\d+$/.test(d)) return this.int64s([Number(d)])
+    return this.cached(`size ${d}`, (name) => {
+      if (d.includes('*')) return this.#fold('Mul', splitProduct(d), name)
+      if (d.startsWith('(')) return this.#fold('Add', d.slice(1, -1).split('+'), name)
+      const source = this.sizes.get(d)
+      if (!source) throw new GraphError(`the symbolic size ${d} is carried by no graph input`)
+      const attrs = { start: source.axis, end: source.axis + 1 }
+      this.node('Shape', [source.input], [name], attrs)
+    })
+  }
+
+  #fold(opType: string, parts: readonly string[], name: string): void {
+    const last = parts.length - 1
+    let left = this.#size(parts[0]!)
+    for (let i = 1; i <= last; i++) {
+      const out = i === last ? name : this.fresh('size')
+      this.node(opType, [left, this.#size(parts[i]!)], [out])
+      left = out
+    }
+  }
+}
+
+/** Factors of a product; sums stay whole. */
+function splitProduct(d: string): string[] {
+  return d.split('*')
+}

@@ -1,0 +1,130 @@
+/** Emission of a graph as an ONNX model for onnxruntime. */
+import { create, toBinary } from '@bufbuild/protobuf'
+import {
+  GraphProtoSchema,
+  ModelProtoSchema,
+  OperatorSetIdProtoSchema,
+  StringStringEntryProtoSchema,
+  TensorProto_DataLocation as DataLocation,
+  TensorProtoSchema,
+  TensorShapeProto_DimensionSchema,
+  TensorShapeProtoSchema,
+  TypeProto_TensorSchema,
+  TypeProtoSchema,
+  type ValueInfoProto,
+  ValueInfoProtoSchema,
+} from 'onnx-buf'
+import type { HostTensor } from '../tensor.ts'
+import { emitters } from './emitters.ts'
+import { type Graph, GraphError, type Node, type Value } from './graph.ts'
+import type { OpName } from './op-attrs.ts'
+import { DATA_TYPE, Writer } from './onnx-writer.ts'
+
+const OPSET = 20
+const IR_VERSION = 9n
+/** Initialisers above this many bytes travel beside the protobuf, uncopied. */
+const INLINE_BYTES = 1024
+
+export interface OnnxModel {
+  readonly bytes: Uint8Array
+  /** Initialisers kept out of the protobuf, by the location that it names. */
+  readonly external: readonly { readonly path: string; readonly data: Uint8Array }[]
+  readonly inputs: readonly string[]
+  readonly outputs: readonly string[]
+}
+
+/** Emits what the named outputs need; unused inputs and initialisers are left out. */
+export function toOnnx(graph: Graph, outputs: Readonly<Record<string, Value>>): OnnxModel {
+  const needed = reach(graph, Object.values(outputs))
+  const sources = graph.sources.filter((s) => needed.has(s.value))
+  const names = new Map<Value, string>(sources.map((s) => [s.value, s.name]))
+  const writer = new Writer(symbols(graph, sources))
+  const nameOf = (v: Value): string => {
+    const name = names.get(v) ?? (needed.has(v) ? `v${v.id}` : '')
+    names.set(v, name)
+    return name
+  }
+  for (const node of graph.nodes) if (node.outputs.some((v) => needed.has(v))) emit(writer, node, nameOf)
+  const external: { path: string; data: Uint8Array }[] = []
+  const initializer = sources.flatMap((s) =>
+    s.kind === 'initializer' ? [tensorProto(s.name, s.tensor, external)] : [],
+  )
+  const output = Object.entries(outputs).map(([name, v]) => {
+    writer.node('Identity', [nameOf(v)], [name])
+    return valueInfo(name, v)
+  })
+  const input = sources.flatMap((s) => (s.kind === 'input' ? [valueInfo(s.name, s.value)] : []))
+  const proto = create(ModelProtoSchema, {
+    irVersion: IR_VERSION,
+    producerName: 'visplay',
+    opsetImport: [
+      create(OperatorSetIdProtoSchema, { domain: '', version: BigInt(OPSET) }),
+      create(OperatorSetIdProtoSchema, { domain: 'com.microsoft', version: 1n }),
+    ],
+    graph: create(GraphProtoSchema, {
+      name: 'visplay',
+      node: writer.nodes,
+      initializer: [...initializer, ...writer.constants],
+      input,
+      output,
+    }),
+  })
+  return {
+    bytes: toBinary(ModelProtoSchema, proto),
+    external,
+    inputs: input.map((i) => i.name),
+    outputs: Object.keys(outputs),
+  }
+}
+
+/** All values that the outputs depend on. */
+function reach(graph: Graph, outputs: readonly Value[]): Set<Value> {
+  const needed = new Set(outputs)
+  for (const node of [...graph.nodes].reverse())
+    if (node.outputs.some((v) => needed.has(v))) for (const v of node.inputs) needed.add(v)
+  return needed
+}
+
+/** Where each symbol of a size can be read at run time. */
+function symbols(graph: Graph, sources: readonly { kind: string; name: string; value: Value }[]) {
+  const found = new Map<string, { input: string; axis: number }>()
+  for (const s of sources)
+    s.value.dims.forEach((d, axis) => {
+      if (typeof d === 'string' && !found.has(d)) found.set(d, { input: s.name, axis })
+    })
+  return found
+}
+
+function emit<K extends OpName>(writer: Writer, node: Node<K>, nameOf: (v: Value) => string): void {
+  const outputs = node.outputs.map(nameOf)
+  while (outputs.at(-1) === '') outputs.pop()
+  emitters[node.op](writer, node, node.inputs.map(nameOf), outputs)
+}
+
+function tensorProto(name: string, tensor: HostTensor, external: { path: string; data: Uint8Array }[]) {
+  const { buffer, byteOffset, byteLength } = tensor.data
+  if (buffer instanceof SharedArrayBuffer) throw new GraphError(`${name}: initialisers live in plain memory`)
+  const data = new Uint8Array(buffer, byteOffset, byteLength)
+  const base = { name, dataType: DATA_TYPE[tensor.dtype], dims: tensor.dims.map(BigInt) }
+  if (byteLength <= INLINE_BYTES) return create(TensorProtoSchema, { ...base, rawData: data })
+  external.push({ path: name, data })
+  const entries = { location: name, offset: '0', length: String(byteLength) }
+  const externalData = Object.entries(entries).map(([key, value]) =>
+    create(StringStringEntryProtoSchema, { key, value }),
+  )
+  return create(TensorProtoSchema, { ...base, externalData, dataLocation: DataLocation.EXTERNAL })
+}
+
+function valueInfo(name: string, value: Value): ValueInfoProto {
+  const dim = value.dims.map((d) =>
+    create(TensorShapeProto_DimensionSchema, {
+      value: typeof d === 'number' ? { case: 'dimValue', value: BigInt(d) } : { case: 'dimParam', value: d },
+    }),
+  )
+  const shape = create(TensorShapeProtoSchema, { dim })
+  const tensor = create(TypeProto_TensorSchema, { elemType: DATA_TYPE[value.dtype], shape })
+  return create(ValueInfoProtoSchema, {
+    name,
+    type: create(TypeProtoSchema, { value: { case: 'tensorType', value: tensor } }),
+  })
+}

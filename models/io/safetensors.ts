@@ -1,0 +1,285 @@
+/** Safetensors checkpoints: lazy reading (one file or shards with an index), whole files, atomic writing. */
+import { open, type FileHandle } from 'node:fs/promises'
+import { basename, join } from 'node:path'
+import { z } from 'zod'
+import { sizeOf, type DType, type HostTensor, type TensorMap } from '../tensor.ts'
+import { writeFileAtomically } from './atomic-file.ts'
+import { CheckpointError } from './checkpoint-error.ts'
+import { bf16ToF32, f16ToF32 } from './float16.ts'
+import { isMissing, readJsonIfPresent, reasonOf } from './json-file.ts'
+import {
+  encodeHeader,
+  headerLength,
+  itemSize,
+  parseHeader,
+  prefixBytes,
+  reservedNames,
+  type Header,
+  type StoredDType,
+  type TensorInfo,
+} from './safetensors-header.ts'
+
+/** The weights of a checkpoint folder. Only headers are in memory; tensors are read when asked for. */
+export interface Checkpoint {
+  readonly dir: string
+  names(): readonly string[]
+  has(name: string): boolean
+  /** Throws a `CheckpointError` when there is no such tensor. */
+  info(name: string): TensorInfo
+  /** Stored F32, BF16 or F16, widened exactly. */
+  readF32(name: string): Promise<HostTensor<'float32'>>
+  close(): Promise<void>
+}
+
+const singleFile = 'model.safetensors'
+const indexFile = 'model.safetensors.index.json'
+const indexSchema = z.object({ weight_map: z.record(z.string(), z.string()) })
+/** Largest single read: Node refuses 2 GiB and more. */
+const readBytes = 2 ** 30
+
+/** Open `model.safetensors`, or the shards that `model.safetensors.index.json` names, in a folder. */
+export async function openCheckpoint(dir: string): Promise<Checkpoint> {
+  const files = new Map<string, OpenFile>()
+  try {
+    const infos = await openAll(dir, files)
+    return new FolderCheckpoint(dir, infos, files)
+  } catch (error) {
+    await closeAll(files)
+    throw error
+  }
+}
+
+/** All tensors of one file; BF16 and F16 are widened to float32. */
+export async function readSafetensors(file: string): Promise<TensorMap> {
+  const { tensors } = await readSafetensorsWithMetadata(file)
+  return tensors
+}
+
+/** As `readSafetensors`, with the header's free-form metadata. */
+export async function readSafetensorsWithMetadata(file: string): Promise<{ tensors: TensorMap; metadata: Metadata }> {
+  const { handle, header } = await openFile(file)
+  try {
+    const found: [string, HostTensor][] = []
+    for (const [name, info] of header.tensors) found.push([name, decode(name, info, await readRange(handle, info))])
+    return { tensors: Object.fromEntries(found), metadata: header.metadata }
+  } finally {
+    await handle.close()
+  }
+}
+
+export type Metadata = Readonly<Record<string, string>>
+
+/**
+ * Write tensors to one file, atomically. Sorted by element size, then name, as the reference implementation does,
+ * so that equal content gives equal bytes. `format: pt` is what transformers expects of weights.
+ */
+export async function writeSafetensors(
+  file: string,
+  tensors: TensorMap,
+  metadata: Metadata = { format: 'pt' },
+): Promise<void> {
+  const sorted = Object.entries(tensors).toSorted(
+    ([a, s], [b, t]) => itemSize[storedAs[t.dtype]] - itemSize[storedAs[s.dtype]] || (a < b ? -1 : 1),
+  )
+  for (const [name, { dims, data }] of sorted) {
+    if (reservedNames.has(name)) throw new CheckpointError('the name is reserved', { file, tensor: name })
+    if (data.length !== sizeOf(dims)) {
+      throw new CheckpointError(`${data.length} values do not fill [${dims.join(', ')}]`, { file, tensor: name })
+    }
+  }
+  const header = encodeHeader(
+    sorted.map(([name, { dtype, dims }]) => [name, storedAs[dtype], dims]),
+    metadata,
+  )
+  const chunks = [
+    header,
+    ...sorted.map(([, { data }]) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength)),
+  ]
+  try {
+    await writeFileAtomically(file, chunks)
+  } catch (cause) {
+    throw new CheckpointError(`cannot be written (${reasonOf(cause)})`, { file, cause })
+  }
+}
+
+/** Throws a `CheckpointError` that names the tensor when it holds a NaN or an infinity. */
+export function assertFinite(name: string, tensor: HostTensor<'float32'>, file = 'weights'): void {
+  const { data } = tensor
+  for (let i = 0; i < data.length; i++) {
+    if (!Number.isFinite(data[i])) {
+      throw new CheckpointError(`element ${i} is ${data[i]}; the weights are damaged, use another checkpoint`, {
+        file,
+        tensor: name,
+      })
+    }
+  }
+}
+
+const storedAs = {
+  float32: 'F32',
+  int32: 'I32',
+  int64: 'I64',
+  uint8: 'U8',
+  bool: 'BOOL',
+} as const satisfies Record<DType, StoredDType>
+
+interface OpenFile {
+  readonly handle: FileHandle
+  readonly header: Header
+}
+
+class FolderCheckpoint implements Checkpoint {
+  readonly dir: string
+  readonly #infos: ReadonlyMap<string, TensorInfo>
+  readonly #files: ReadonlyMap<string, OpenFile>
+
+  constructor(dir: string, infos: ReadonlyMap<string, TensorInfo>, files: ReadonlyMap<string, OpenFile>) {
+    this.dir = dir
+    this.#infos = infos
+    this.#files = files
+  }
+
+  names(): readonly string[] {
+    return [...this.#infos.keys()]
+  }
+
+  has(name: string): boolean {
+    return this.#infos.has(name)
+  }
+
+  info(name: string): TensorInfo {
+    const info = this.#infos.get(name)
+    if (!info) throw new CheckpointError('no such tensor in the checkpoint', { file: this.dir, tensor: name })
+    return info
+  }
+
+  async readF32(name: string): Promise<HostTensor<'float32'>> {
+    const info = this.info(name)
+    const { handle } = this.#files.get(info.file)!
+    const tensor = decode(name, info, await readRange(handle, info))
+    if (tensor.dtype !== 'float32') {
+      throw new CheckpointError(`stored as ${info.dtype}, needed as floating point`, { file: info.file, tensor: name })
+    }
+    return tensor as HostTensor<'float32'>
+  }
+
+  close(): Promise<void> {
+    return closeAll(this.#files)
+  }
+}
+
+async function openAll(dir: string, files: Map<string, OpenFile>): Promise<Map<string, TensorInfo>> {
+  const indexPath = join(dir, indexFile)
+  const index = await readJsonIfPresent(indexPath, indexSchema)
+  if (!index) {
+    const path = join(dir, singleFile)
+    const opened = await openFile(path)
+    files.set(path, opened)
+    return new Map(opened.header.tensors)
+  }
+  const infos = new Map<string, TensorInfo>()
+  for (const [name, shard] of Object.entries(index.weight_map)) {
+    const path = join(dir, shardName(shard, indexPath, name))
+    if (!files.has(path)) files.set(path, await openFile(path))
+    const info = files.get(path)!.header.tensors.get(name)
+    if (!info) throw new CheckpointError(`not in ${shard}, where ${indexFile} places it`, { file: path, tensor: name })
+    infos.set(name, info)
+  }
+  return infos
+}
+
+/** A shard is a plain file name in the same folder: an index must not reach anywhere else. */
+function shardName(shard: string, file: string, tensor: string): string {
+  if (shard !== basename(shard) || !/^[^/\\:\0]+\.safetensors$/.test(shard)) {
+    throw new CheckpointError(`"${shard}" is not a .safetensors file name in this folder`, { file, tensor })
+  }
+  return shard
+}
+
+async function openFile(file: string): Promise<OpenFile> {
+  let handle: FileHandle
+  try {
+    handle = await open(file, 'r')
+  } catch (cause) {
+    const reason = isMissing(cause)
+      ? 'no such file; are all weights downloaded?'
+      : `cannot be opened (${reasonOf(cause)})`
+    throw new CheckpointError(reason, { file, cause })
+  }
+  try {
+    const { size } = await handle.stat()
+    const prefix = await readBytesAt(handle, file, 0, Math.min(size, prefixBytes))
+    const json = await readBytesAt(handle, file, prefixBytes, headerLength(prefix, size, file))
+    return { handle, header: parseHeader(json, size, file) }
+  } catch (error) {
+    await handle.close()
+    throw error
+  }
+}
+
+async function closeAll(files: ReadonlyMap<string, OpenFile>): Promise<void> {
+  await Promise.all([...files.values()].map(({ handle }) => handle.close()))
+}
+
+function readRange(handle: FileHandle, info: TensorInfo): Promise<Uint8Array> {
+  return readBytesAt(handle, info.file, info.offset, info.length)
+}
+
+/** Bytes at a position, in a buffer of their own (so that any typed array may view it). */
+async function readBytesAt(handle: FileHandle, file: string, position: number, length: number): Promise<Uint8Array> {
+  const bytes = new Uint8Array(length)
+  for (let done = 0; done < length;) {
+    const part = Math.min(length - done, readBytes)
+    const { bytesRead } = await readOrThrow(handle, file, bytes, done, part, position + done)
+    if (bytesRead === 0) throw new CheckpointError(`truncated while it was read, at byte ${position + done}`, { file })
+    done += bytesRead
+  }
+  return bytes
+}
+
+async function readOrThrow(
+  handle: FileHandle,
+  file: string,
+  into: Uint8Array,
+  at: number,
+  n: number,
+  position: number,
+) {
+  try {
+    return await handle.read(into, at, n, position)
+  } catch (cause) {
+    throw new CheckpointError(`cannot be read (${reasonOf(cause)})`, { file, cause })
+  }
+}
+
+function decode(name: string, info: TensorInfo, bytes: Uint8Array): HostTensor {
+  const { dims, dtype, file } = info
+  switch (dtype) {
+    case 'F32':
+      return { dtype: 'float32', dims, data: new Float32Array(bytes.buffer) }
+    case 'BF16':
+      return { dtype: 'float32', dims, data: bf16ToF32(new Uint16Array(bytes.buffer)) }
+    case 'F16':
+      return { dtype: 'float32', dims, data: f16ToF32(new Uint16Array(bytes.buffer)) }
+    case 'I64':
+      return { dtype: 'int64', dims, data: new BigInt64Array(bytes.buffer) }
+    case 'I32':
+      return { dtype: 'int32', dims, data: new Int32Array(bytes.buffer) }
+    case 'U8':
+      return { dtype: 'uint8', dims, data: bytes }
+    case 'BOOL':
+      return { dtype: 'bool', dims, data: bytes }
+    case 'F64':
+    case 'U64':
+    case 'U32':
+    case 'I16':
+    case 'U16':
+    case 'I8':
+    case 'F8_E4M3':
+    case 'F8_E5M2':
+      throw new CheckpointError(`dtype ${dtype} is not supported; convert it to F32, BF16 or F16`, {
+        file,
+        tensor: name,
+      })
+  }
+}
