@@ -1,0 +1,26 @@
+/** How a model is loaded. */
+import type { Device } from '../runtime/session.ts'
+
+/** Which weights an update may change. */
+export type TrainMode =
+  | { readonly kind: 'none' }
+  /** The weights themselves: all of them, or those whose name matches the pattern `only`. */
+  | { readonly kind: 'full'; readonly only?: string }
+  /** New adapters on the linear layers whose module name matches `targets` (PEFT semantics). */
+  | {
+      readonly kind: 'lora'
+      readonly r: number
+      readonly alpha: number
+      readonly targets: string
+      readonly seed: number
+    }
+
+export interface LoadOptions {
+  /** `auto` chooses the CPU: the other execution providers must be asked for by name. */
+  readonly device?: Device | 'auto'
+  /** Threads of one operator; 0 = all cores. */
+  readonly threads?: number
+  /** Folder of a PEFT adapter. With `train: lora` it is what the training starts from. */
+  readonly adapter?: string
+  readonly train?: TrainMode
+}

@@ -1,0 +1,186 @@
+/** The graphs of the family: vision features, generation, scoring, and the updates. One source: the layer functions. */
+import { grad } from '../../graph/autodiff.ts'
+import { Graph, sum, type Value } from '../../graph/graph.ts'
+import {
+  concat,
+  constant,
+  flatten2d,
+  gather,
+  matmul,
+  mul,
+  reduceSum,
+  reshape,
+  slice,
+  stopGradient,
+  sub,
+  tokenLogprob,
+} from '../../graph/ops.ts'
+import { i32, type Weights } from '../../tensor.ts'
+import { type LoraShape, Parameters } from '../parameters.ts'
+import type { SmolVlmConfig } from './config.ts'
+import { embed, headName, textModel, treeBias } from './text.ts'
+import { connector, visionTower } from './vision.ts'
+
+/** What every graph of a model is built from. */
+export interface GraphContext {
+  readonly config: SmolVlmConfig
+  readonly frozen: Weights
+  /** Names and shapes of trainable tensors. */
+  readonly trainable: ReadonlyMap<string, readonly number[]>
+  readonly lora: LoraShape | null
+  /** Position-table index of every patch of a tile of the given rows × cols. */
+  readonly patchPositions: (rows: number, cols: number) => Int32Array
+  /** Tokens that must never be sampled. */
+  readonly banned: readonly number[]
+}
+
+export interface BuiltGraph {
+  readonly graph: Graph
+  readonly outputs: Readonly<Record<string, Value>>
+}
+
+export function parameters(context: GraphContext, graph: Graph): Parameters {
+  return new Parameters(graph, context.frozen, context.trainable, context.lora)
+}
+
+/** Image features from pixels float32 [B, 3, height, width]. */
+function features(context: GraphContext, params: Parameters, height: number, width: number): Value {
+  const { config } = context
+  const pixels = params.graph.input('pixels', 'float32', ['B', 3, height, width])
+  const [rows, cols] = [height / config.vision.patch, width / config.vision.patch]
+  const positions = constant(params.graph, i32(context.patchPositions(rows, cols), [rows * cols]))
+  return connector(params, config, visionTower(params, config, pixels, positions), rows, cols)
+}
+
+/** pixels [B, 3, h, w] → features [B·tokens, hidden]. */
+export function visionGraph(context: GraphContext, height: number, width: number): BuiltGraph {
+  const graph = new Graph()
+  return { graph, outputs: { features: features(context, parameters(context, graph), height, width) } }
+}
+
+interface TreeInputs {
+  readonly ids: Value
+  readonly positions: Value
+  readonly featureIndex: Value
+}
+
+function treeInputs(graph: Graph, n: string): TreeInputs {
+  return {
+    ids: graph.input('ids', 'int32', ['I', n]),
+    positions: graph.input('positions', 'int32', ['I', n]),
+    featureIndex: graph.input('featureIndex', 'int32', ['I', n]),
+  }
+}
+
+/**
+ * New tokens of token trees over cached keys: prefixes and prompts (nothing cached yet), then one token for each node.
+ *
+ * Inputs: ids, positions, featureIndex [I, S], features float32 [F, hidden], bias float32 [I, S, T+S] (cached keys first),
+ * pastKey.*, pastValue.* [I, kvHeads, T, headDim], rows int32 [P] (flat token indices).
+ * Outputs: key.*, value.* of the new tokens, hidden float32 [P, hidden] of the rows.
+ */
+export function extendGraph(context: GraphContext): BuiltGraph {
+  const { text } = context.config
+  const graph = new Graph()
+  const params = parameters(context, graph)
+  const { ids, positions, featureIndex } = treeInputs(graph, 'S')
+  const image = graph.input('features', 'float32', ['F', text.hiddenSize])
+  const bias = graph.input('bias', 'float32', ['I', 'S', sum(['S', 'T'])])
+  const rows = graph.input('rows', 'int32', ['P'])
+  const past = Array.from({ length: text.layers }, (_, layer) => ({
+    key: graph.input(`pastKey.${layer}`, 'float32', ['I', text.kvHeads, 'T', text.headDim]),
+    value: graph.input(`pastValue.${layer}`, 'float32', ['I', text.kvHeads, 'T', text.headDim]),
+  }))
+  const embeddings = embed(params, ids, image, featureIndex)
+  const { hidden, cache } = textModel(params, context.config, { embeddings, positions, bias, past })
+  return { graph, outputs: { ...cacheOutputs(cache), hidden: gather(flatten2d(hidden), rows) } }
+}
+
+function cacheOutputs(cache: readonly { key: Value; value: Value }[]): Record<string, Value> {
+  return Object.fromEntries(
+    cache.flatMap(({ key, value }, i) => [
+      [`key.${i}`, key],
+      [`value.${i}`, value],
+    ]),
+  )
+}
+
+/** Where the image features of a scoring graph come from. */
+export type FeatureSource =
+  | { readonly kind: 'given' }
+  | { readonly kind: 'pixels'; readonly height: number; readonly width: number }
+  | { readonly kind: 'none' }
+
+export interface Scores {
+  readonly graph: Graph
+  readonly params: Parameters
+  /** float32 [I, N, hidden] */
+  readonly hidden: Value
+  /** float32 [P], log-probability of each predicted token at T = 1. */
+  readonly logps: Value
+  /** float32 [P] in nats. */
+  readonly entropies: Value
+}
+
+/**
+ * Teacher-forced scores of a packed tree (models/tree/pack.ts): inputs ids, positions, ends, featureIndex [I, N];
+ * predictors, targets int32 [chunks, C] (P = chunks·C). Logits exist for one chunk at a time.
+ */
+export function scoreTree(context: GraphContext, source: FeatureSource, chunks = 1): Scores {
+  const { config } = context
+  const graph = new Graph()
+  const params = parameters(context, graph)
+  const { ids, positions, featureIndex } = treeInputs(graph, 'N')
+  const ends = graph.input('ends', 'int32', ['I', 'N'])
+  const image = source.kind === 'none' ? null : imageFeatures(context, params, source)
+  const embeddings = embed(params, ids, image, image && featureIndex)
+  const { hidden } = textModel(params, config, { embeddings, positions, bias: treeBias(ends), past: null })
+  const predictors = graph.input('predictors', 'int32', [chunks, 'C'])
+  const targets = graph.input('targets', 'int32', [chunks, 'C'])
+  const flat = flatten2d(hidden)
+  const head = params.weight(headName(config))
+  const row = (x: Value, chunk: number) => reshape(slice(x, 0, chunk, chunk + 1), ['C'])
+  const parts = Array.from({ length: chunks }, (_, chunk) => {
+    const x = gather(flat, row(predictors, chunk))
+    const { logp, logZ, probs } = tokenLogprob(x, head, row(targets, chunk))
+    // H = log Z − Σ p·z, and Σ p·z = x·(p·W): p·W is there anyway when gradients are asked for.
+    const mean = reduceSum(mul(stopGradient(x), matmul(stopGradient(probs), stopGradient(head))), { axes: [-1] })
+    return { logps: logp, entropies: sub(stopGradient(logZ), mean) }
+  })
+  const join = (values: readonly Value[]) => reshape(concatRows(values), [chunks === 1 ? 'C' : `${chunks}*C`])
+  return {
+    graph,
+    params,
+    hidden,
+    logps: join(parts.map((p) => p.logps)),
+    entropies: join(parts.map((p) => p.entropies)),
+  }
+}
+
+function concatRows(values: readonly Value[]): Value {
+  return values.length === 1
+    ? values[0]!
+    : concat(
+        values.map((v) => reshape(v, [1, v.dim(0)])),
+        0,
+      )
+}
+
+function imageFeatures(
+  context: GraphContext,
+  params: Parameters,
+  source: Exclude<FeatureSource, { kind: 'none' }>,
+): Value {
+  if (source.kind === 'pixels') return features(context, params, source.height, source.width)
+  return params.graph.input('features', 'float32', ['F', context.config.text.hiddenSize])
+}
+
+/** Adds the gradients of a scalar loss with respect to every trainable tensor in use, as outputs `grad:<name>`. */
+export function withGradients(params: Parameters, loss: Value): Record<string, Value> {
+  const used = [...params.used()]
+  const gradients = grad(
+    loss,
+    used.map(([, v]) => v),
+  )
+  return Object.fromEntries(used.map(([name], i) => [`grad:${name}`, gradients[i]!]))
+}

@@ -1,0 +1,136 @@
+/** Picture → tiles → normalised pixels, as Hugging Face's Idefics3ImageProcessor (Pillow route) does it. */
+import type { RgbImage } from '../../io/image.ts'
+import { resize, type Filter } from '../../io/pil-resize.ts'
+
+export interface ImageSettings {
+  /** Resize first: the longest edge to this many pixels, or to a fixed size; null: not at all. */
+  readonly size: { readonly longestEdge: number } | { readonly height: number; readonly width: number } | null
+  /** Pixels a side of a tile. */
+  readonly tile: number
+  readonly split: boolean
+  readonly filter: Filter
+  readonly rescale: number | null
+  readonly normalize: { readonly mean: readonly number[]; readonly std: readonly number[] } | null
+}
+
+/** Rows and columns of tiles before the global one; 0 × 0 when the picture is one tile. */
+export interface TileGrid {
+  readonly rows: number
+  readonly cols: number
+}
+
+/** Tiles of one picture, row by row, the global tile last. `uint8` and `pixelValues` are [tiles, 3, height, width]. */
+export interface ProcessedImage extends TileGrid {
+  readonly tiles: number
+  readonly height: number
+  readonly width: number
+  readonly uint8: Uint8Array
+  readonly pixelValues: Float32Array
+}
+
+/** Absolute maximum of a side after the first resize. */
+const maxSide = 4096
+
+/** All steps of the image processor. Every tile is square, so no padding or attention mask is ever needed. */
+export function tileImage(image: RgbImage, settings: ImageSettings): ProcessedImage {
+  const { tile } = settings
+  const sized = resizeFirst(image, settings)
+  const { grid, frames } = settings.split ? split(sized, settings) : { grid: single, frames: [square(sized, settings)] }
+  const plane = tile * tile
+  const uint8 = new Uint8Array(frames.length * 3 * plane)
+  frames.forEach((frame, i) => writePlanes(frame, tile, uint8.subarray(i * 3 * plane, (i + 1) * 3 * plane)))
+  const pixelValues = normalise(uint8, plane, settings)
+  return { ...grid, tiles: frames.length, height: tile, width: tile, uint8, pixelValues }
+}
+
+const single: TileGrid = { rows: 0, cols: 0 }
+
+/** A tile-sized window of an image. */
+interface Frame {
+  readonly image: RgbImage
+  readonly x: number
+  readonly y: number
+}
+
+function resizeFirst(image: RgbImage, { size, filter }: ImageSettings): RgbImage {
+  if (size === null) return image
+  if ('height' in size) return resize(image, size.width, size.height, filter)
+  const { width, height } = belowMaxSide(longestEdge(image, size.longestEdge))
+  return resize(image, width, height, filter)
+}
+
+interface Size {
+  readonly width: number
+  readonly height: number
+}
+
+function longestEdge({ width, height }: Size, longest: number): Size {
+  const aspect = width / height
+  const even = (side: number) => Math.max(side + (side % 2), 1)
+  return width >= height
+    ? { width: longest, height: even(Math.trunc(longest / aspect)) }
+    : { width: even(Math.trunc(longest * aspect)), height: longest }
+}
+
+function belowMaxSide({ width, height }: Size): Size {
+  if (Math.max(width, height) <= maxSide) return { width, height }
+  const aspect = width / height
+  return width >= height
+    ? { width: maxSide, height: Math.max(Math.trunc(maxSide / aspect), 1) }
+    : { width: Math.max(Math.trunc(maxSide * aspect), 1), height: maxSide }
+}
+
+function square(image: RgbImage, { tile, filter }: ImageSettings): Frame {
+  return { image: resize(image, tile, tile, filter), x: 0, y: 0 }
+}
+
+function split(image: RgbImage, settings: ImageSettings): { grid: TileGrid; frames: Frame[] } {
+  const { tile, filter } = settings
+  const { width, height } = multiplesOf(tile, image)
+  const whole = resize(image, width, height, filter)
+  const grid = { rows: height / tile, cols: width / tile }
+  if (grid.rows === 1 && grid.cols === 1) return { grid: single, frames: [{ image: whole, x: 0, y: 0 }] }
+  const frames: Frame[] = []
+  for (let y = 0; y < height; y += tile) for (let x = 0; x < width; x += tile) frames.push({ image: whole, x, y })
+  return { grid, frames: [...frames, square(whole, settings)] }
+}
+
+function multiplesOf(tile: number, { width, height }: Size): Size {
+  const up = (side: number) => Math.ceil(side / tile) * tile
+  const aspect = width / height
+  return width >= height
+    ? { width: up(width), height: up(Math.trunc(up(width) / aspect)) }
+    : { width: up(Math.trunc(up(height) * aspect)), height: up(height) }
+}
+
+/** Interleaved RGB → planes. */
+function writePlanes({ image, x, y }: Frame, tile: number, out: Uint8Array): void {
+  const { width, data } = image
+  const plane = tile * tile
+  for (let row = 0, o = 0; row < tile; row++) {
+    let i = ((y + row) * width + x) * 3
+    for (let col = 0; col < tile; col++, o++, i += 3) {
+      out[o] = data[i]!
+      out[plane + o] = data[i + 1]!
+      out[2 * plane + o] = data[i + 2]!
+    }
+  }
+}
+
+/** (u8 · rescale − mean) / std in float32, through a table of the 256 levels per channel. */
+function normalise(uint8: Uint8Array, plane: number, { rescale, normalize }: ImageSettings): Float32Array {
+  const tables = [0, 1, 2].map((channel) =>
+    Float32Array.from({ length: 256 }, (_, level) => {
+      const value = rescale === null ? level : Math.fround(level * rescale)
+      if (normalize === null) return value
+      const [mean, std] = [Math.fround(normalize.mean[channel]!), Math.fround(normalize.std[channel]!)]
+      return Math.fround(value - mean) / std
+    }),
+  )
+  const out = new Float32Array(uint8.length)
+  for (let start = 0, p = 0; start < uint8.length; start += plane, p++) {
+    const table = tables[p % 3]!
+    for (let i = start; i < start + plane; i++) out[i] = table[uint8[i]!]!
+  }
+  return out
+}

@@ -1,0 +1,44 @@
+/** Settings of the image processor, as the reference reports them and as the checkpoint states them. */
+import { join } from 'node:path'
+import { isDeepStrictEqual } from 'node:util'
+import { z } from 'zod'
+import { readJson, readJsonIfPresent } from '../../../io/json-file.ts'
+import type { Verified } from '../../../losses/verify-grpo.ts'
+import { positionBuckets } from '../vision-positions.ts'
+import { checksOf } from './checks.ts'
+import { bucketsSchema, preprocessingSchema, resampleCode } from './golden-files.ts'
+
+const object = z.record(z.string(), z.json())
+/** v5 layout: the image settings are inside; hub layout: beside it. */
+const processorSchema = z.looseObject({ processor_class: z.string(), image_processor: object.optional() })
+
+export async function* verifyPreprocessing(dir: string): AsyncGenerator<Verified> {
+  const check = checksOf('preprocessing')
+  const golden = await readJson(join(dir, 'preprocessing.json'), preprocessingSchema)
+  const checkpoint = join(dir, 'checkpoint')
+  const processor = await readJson(join(checkpoint, 'processor_config.json'), processorSchema)
+  const settings =
+    processor.image_processor ?? (await readJsonIfPresent(join(checkpoint, 'preprocessor_config.json'), object)) ?? {}
+  const wrong = Object.keys(golden.settings).filter((key) => !isDeepStrictEqual(golden.settings[key], settings[key]))
+  yield check.same('settings', wrong, [])
+  yield check.same('processor', [processor.processor_class], [golden.processor])
+  yield check.same('image_processor', [`${String(settings.image_processor_type)}Pil`], [golden.image_processor])
+  yield check.same('torchvision processor', [settings.image_processor_type as string], [golden.torchvision.processor])
+  yield check.same('resample', [settings.resample as number], [resampleCode(golden.resample)])
+  const gaps = Object.values(golden.torchvision.abs_gap_to_pil)
+  yield check.holds(
+    'torchvision gaps',
+    gaps.every(({ mean, max }) => mean >= 0 && mean <= max),
+  )
+}
+
+/** Position buckets of the vision tower, `vision_position_buckets.json`. */
+export async function* verifyVisionPositions(file: string): AsyncGenerator<Verified> {
+  const check = checksOf('vision_position_buckets')
+  const golden = await readJson(file, bucketsSchema)
+  for (const [patches, { bucket, identity }] of Object.entries(golden)) {
+    const own = positionBuckets(Number(patches), Number(patches))
+    yield check.same(`${patches} patches`, own, bucket)
+    yield check.same(`${patches} patches: identity`, [own.every((b, i) => b === i)], [identity])
+  }
+}

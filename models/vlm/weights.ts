@@ -1,0 +1,33 @@
+/** Arithmetic and checks on named weights. */
+import { f32, type Weights } from '../tensor.ts'
+
+/** Sum of several sets of the same names, in the given order (a fixed order gives the same bits every time). */
+export function addWeights(parts: readonly Weights[]): Weights {
+  const [first, ...rest] = parts
+  if (!first) return {}
+  if (rest.length === 0) return first
+  return Object.fromEntries(
+    Object.entries(first).map(([name, tensor]) => {
+      const sum = Float32Array.from(tensor.data)
+      for (const part of rest) {
+        const other = part[name]?.data
+        if (other?.length !== sum.length) throw new RangeError(`${name}: cannot add tensors of different shapes`)
+        for (let i = 0; i < sum.length; i++) sum[i]! += other[i]!
+      }
+      return [name, f32(sum, tensor.dims)]
+    }),
+  )
+}
+
+/** Throws when names or shapes differ from the expected ones, or a value is not finite. */
+export function checkSameShapes(expected: Weights, actual: Weights): void {
+  for (const [name, { dims }] of Object.entries(expected)) {
+    const tensor = actual[name]
+    if (!tensor) throw new Error(`the weights lack "${name}"`)
+    if (tensor.dims.join() !== dims.join())
+      throw new Error(`"${name}" is [${tensor.dims.join(', ')}], the model has [${dims.join(', ')}]`)
+    if (!tensor.data.every(Number.isFinite)) throw new Error(`"${name}" holds a value that is not finite`)
+  }
+  const extra = Object.keys(actual).find((name) => !expected[name])
+  if (extra !== undefined) throw new Error(`the model has no trainable tensor "${extra}"`)
+}
