@@ -1,0 +1,30 @@
+/** Content-addressed blobs in memory. */
+import type { BlobStore } from '../codec.ts'
+import { blobName, missingBlob, verifyBlob } from '../blob-name.ts'
+
+export class MemoryBlobs implements BlobStore {
+  readonly #blobs = new Map<string, Uint8Array>()
+
+  putBlob(bytes: Uint8Array): Promise<string> {
+    const name = blobName(bytes)
+    if (!this.#blobs.has(name)) this.#blobs.set(name, bytes.slice())
+    return Promise.resolve(name)
+  }
+
+  async getBlob(name: string): Promise<Uint8Array> {
+    const bytes = this.#blobs.get(name)
+    if (!bytes) throw missingBlob(name)
+    verifyBlob(name, bytes)
+    return Promise.resolve(bytes.slice())
+  }
+
+  delete(name: string): void {
+    this.#blobs.delete(name)
+  }
+
+  corrupt(name: string): void {
+    const bytes = this.#blobs.get(name)
+    if (!bytes) throw missingBlob(name)
+    bytes[0] = (bytes[0] ?? 0) ^ 1
+  }
+}

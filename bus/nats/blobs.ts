@@ -1,0 +1,90 @@
+/** Content-addressed blobs of a run in JetStream's object store, with those last used kept in memory. */
+import { LRUCache } from 'lru-cache'
+import { blobName, missingBlob, verifyBlob } from '../blob-name.ts'
+import { BlobError } from '../bus.ts'
+import type { Lifetime } from '../lifetime.ts'
+import { patiently } from './patience.ts'
+import type { Shared } from './shared.ts'
+
+/** Below the server's `max_payload`; larger chunks gain nothing. */
+const CHUNK_BYTES = 512 * 1024
+const ATTEMPTS = 3
+
+export class NatsBlobs {
+  readonly #shared: Shared
+  readonly #life: Lifetime
+  readonly #cache: LRUCache<string, Uint8Array>
+  /** Transfers under way, so that actors of one process share them. */
+  readonly #puts = new Map<string, Promise<void>>()
+  readonly #gets = new Map<string, Promise<Uint8Array>>()
+
+  constructor(shared: Shared, life: Lifetime, cacheBytes: number) {
+    this.#shared = shared
+    this.#life = life
+    this.#cache = new LRUCache({ maxSize: cacheBytes, sizeCalculation: (bytes) => bytes.length + 1 })
+  }
+
+  async put(bytes: Uint8Array): Promise<string> {
+    const name = blobName(bytes)
+    if (!this.#cache.has(name)) await once(this.#puts, name, () => this.#store(name, bytes.slice()))
+    return name
+  }
+
+  async get(name: string): Promise<Uint8Array> {
+    const cached = this.#cache.get(name)
+    // A copy, because a caller may write into what it gets.
+    return (cached ?? (await once(this.#gets, name, () => this.#fetch(name)))).slice()
+  }
+
+  async delete(name: string): Promise<void> {
+    this.#cache.delete(name)
+    await this.#patiently(`deleting blob ${name}`, () => this.#shared.objects.delete(name))
+  }
+
+  async #store(name: string, bytes: Uint8Array): Promise<void> {
+    await this.#patiently(`storing blob ${name}`, async () => {
+      const info = await this.#shared.objects.info(name)
+      if (info !== null && !info.deleted && info.size === bytes.length) return
+      await this.#shared.objects.putBlob({ name, options: { max_chunk_size: CHUNK_BYTES } }, bytes)
+    })
+    this.#cache.set(name, bytes)
+  }
+
+  /** Another process that stores the same blob at this moment may replace its chunks under our hands: hence attempts. */
+  async #fetch(name: string): Promise<Uint8Array> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        const bytes = await this.#patiently(`fetching blob ${name}`, () => this.#read(name))
+        verifyBlob(name, bytes)
+        this.#cache.set(name, bytes)
+        return bytes
+      } catch (error) {
+        if (!(error instanceof BlobError) || attempt === ATTEMPTS) throw error
+      }
+    }
+  }
+
+  async #read(name: string): Promise<Uint8Array> {
+    const result = await this.#shared.objects.get(name)
+    if (result === null) throw missingBlob(name)
+    const chunks: Uint8Array[] = []
+    for await (const chunk of result.data) chunks.push(chunk)
+    const error = await result.error
+    if (error)
+      throw new BlobError(`blob ${name} cannot be read back (${error.message}); store it again`, { cause: error })
+    return new Uint8Array(Buffer.concat(chunks))
+  }
+
+  #patiently<T>(what: string, attempt: () => Promise<T>): Promise<T> {
+    return patiently(this.#shared, this.#life, what, attempt)
+  }
+}
+
+/** Runs `work` unless it is under way for this name. */
+function once<T>(running: Map<string, Promise<T>>, name: string, work: () => Promise<T>): Promise<T> {
+  const known = running.get(name)
+  if (known) return known
+  const promise = work().finally(() => running.delete(name))
+  running.set(name, promise)
+  return promise
+}

@@ -1,0 +1,88 @@
+/** New records of the log, told to whoever waits for one of them: one reader for all waiters of a process. */
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { RawRecord } from '../carrier.ts'
+import type { Lifetime } from '../lifetime.ts'
+import { eventSchemas, type EventName } from '../messages.ts'
+import { stores, subjects } from '../subjects.ts'
+import { lastSequence, readRecords } from './log.ts'
+import { patiently } from './patience.ts'
+import type { Shared } from './shared.ts'
+
+const EVENTS = Object.keys(eventSchemas) as EventName[]
+/** Subjects remembered; in a longer log every waiter looks its record up first. */
+const MEMORY = 500_000
+
+export interface Waiting {
+  /** The record may be in the log already: look it up. False: it is not, and its arrival will be told. */
+  readonly lookUp: boolean
+  stop(): void
+}
+
+export class LogTail {
+  readonly #shared: Shared
+  readonly #life: Lifetime
+  readonly #waiters = new Map<string, Set<(record: RawRecord) => void>>()
+  /** Every subject of the log up to where the reader is; null when there are too many. */
+  #known: Set<string> | null = new Set()
+  #started: Promise<void> | null = null
+
+  /** `life` is that of the connection, not of one bus. */
+  constructor(shared: Shared, life: Lifetime) {
+    this.#shared = shared
+    this.#life = life
+  }
+
+  /** Calls `found` when a record of this id is appended; once this resolves, nothing is missed. */
+  async wait(event: EventName, id: string, found: (record: RawRecord) => void): Promise<Waiting> {
+    const subject = subjects.log(this.#shared.run, event, id)
+    this.#started ??= this.#start()
+    await this.#started
+    const waiters = this.#waiters.get(subject) ?? new Set()
+    this.#waiters.set(subject, waiters.add(found))
+    return {
+      lookUp: this.#known?.has(subject) ?? true,
+      stop: () => {
+        waiters.delete(found)
+        if (waiters.size === 0 && this.#waiters.get(subject) === waiters) this.#waiters.delete(subject)
+      },
+    }
+  }
+
+  async #start(): Promise<void> {
+    const stream = stores.log(this.#shared.run)
+    const last = await lastSequence(this.#shared, this.#life)
+    if (last > MEMORY) this.#known = null
+    else if (last > 0) {
+      const filter = { subjects_filter: subjects.logs(this.#shared.run) }
+      const { state } = await patiently(this.#shared, this.#life, 'listing the log', () =>
+        this.#shared.jsm.streams.info(stream, filter),
+      )
+      this.#known = new Set(Object.keys(state.subjects ?? {}))
+    }
+    void this.#follow(last + 1)
+  }
+
+  /** Reads until the connection closes. While the server is away for longer than the patience, waiters just wait. */
+  async #follow(fromSeq: number): Promise<void> {
+    const signal = new AbortController().signal
+    while (!this.#life.closed) {
+      try {
+        for await (const record of readRecords(this.#shared, this.#life, EVENTS, { follow: true, fromSeq, signal })) {
+          fromSeq = record.seq + 1
+          this.#tell(record)
+        }
+      } catch {
+        await sleep(250)
+      }
+    }
+  }
+
+  #tell(record: RawRecord): void {
+    this.#known?.add(record.subject)
+    if (this.#known && this.#known.size > MEMORY) this.#known = null
+    const waiters = this.#waiters.get(record.subject)
+    if (!waiters) return
+    this.#waiters.delete(record.subject)
+    for (const found of waiters) found(record)
+  }
+}
