@@ -1,0 +1,128 @@
+/** Judge: turns a question and its group of answers into a verdict, by a recipe. Replaceable while a run goes on. */
+import { assign, fromPromise, setup } from 'xstate'
+import type { EventData } from '../bus/messages.ts'
+import { unprovided, unprovidedJob, type Ports, type TaskRef } from './ports.ts'
+import type { Judge, JudgeInput } from './rewards/recipe.ts'
+import type { Similarity } from './rewards/similarity.ts'
+import { runActor, type RunActor } from './run-actor.ts'
+import { StepBook, type StepBatch } from './step-book.ts'
+import { bindWorker } from './worker.ts'
+
+type GroupTask = TaskRef<'judge.group'>
+type Verdict = EventData<'verdict'>
+
+export interface JudgeOptions {
+  /** The recipe, bound to its knobs. */
+  readonly recipe: Judge
+  readonly similarity: Similarity
+  /** Images of a step, assumed until the log says it. */
+  readonly images: number
+  /** Groups in flight. */
+  readonly credit?: number
+}
+
+/** One group: judging → publishing → done; at once done when its step is committed already. */
+export const judgeTask = setup({
+  types: {
+    context: {} as { readonly task: GroupTask; readonly verdict: Verdict | null },
+    input: {} as { readonly task: GroupTask },
+  },
+  actors: {
+    /** Waits for all questions of the step, because diversity is over the batch, and judges; null for a past step. */
+    judge: unprovided<Verdict | null, { task: GroupTask }>('judge'),
+    publish: unprovidedJob<{ task: GroupTask; verdict: Verdict }>('publish'),
+  },
+}).createMachine({
+  id: 'judge',
+  context: ({ input }) => ({ task: input.task, verdict: null }),
+  initial: 'judging',
+  states: {
+    judging: {
+      invoke: {
+        src: 'judge',
+        input: ({ context }) => ({ task: context.task }),
+        onDone: [
+          { guard: ({ event }) => event.output === null, target: 'done' },
+          { target: 'publishing', actions: assign({ verdict: ({ event }) => event.output }) },
+        ],
+      },
+    },
+    publishing: {
+      invoke: {
+        src: 'publish',
+        input: ({ context }) => ({ task: context.task, verdict: context.verdict! }),
+        onDone: 'done',
+      },
+    },
+    done: { type: 'final' },
+  },
+})
+
+/** Starts a Judge on a bus. */
+export function judge(ports: Ports, options: JudgeOptions): RunActor {
+  const book = new StepBook(options.images)
+  const inputs = new BatchInputs()
+  const task = judgeTask.provide({
+    actors: {
+      judge: fromPromise(async ({ input, signal }) => {
+        const judged = await gather(ports, book, inputs, input.task, signal)
+        return judged && verdict(options, input.task, judged)
+      }),
+      publish: fromPromise(async ({ input }) => {
+        await ports.bus.append('verdict', input.task.id, input.verdict, input.task)
+      }),
+    },
+  })
+  const follow = ports.following(['questions', 'answers', 'dead', 'version'], (record) => book.apply(record))
+  return runActor('judge', bindWorker(ports, 'judge.group', options.credit ?? 512, task, follow), ports)
+}
+
+/** The questions of a batch, listed once per batch rather than once per group. */
+class BatchInputs {
+  readonly #listed = new WeakMap<StepBatch, readonly string[]>()
+
+  /** Well-formed questions of the step, in canonical order. */
+  of(batch: StepBatch): readonly string[] {
+    let questions = this.#listed.get(batch)
+    if (!questions) {
+      questions = [...batch.images.values()]
+        .toSorted((a, b) => a.index - b.index)
+        .flatMap((image) => image.questions.filter((q) => q.malformed === null).map((q) => q.question))
+      this.#listed.set(batch, questions)
+    }
+    return questions
+  }
+}
+
+async function gather(
+  ports: Ports,
+  book: StepBook,
+  inputs: BatchInputs,
+  task: GroupTask,
+  signal: AbortSignal,
+): Promise<JudgeInput | null> {
+  const { step, group, questions, answers } = task.data
+  const batch = await book.when(step, 'asked', signal)
+  if (batch === null) return null
+  const asked = batch.questions.get(group)
+  if (!asked) throw new Error(`event questions ${questions} has no question ${group}`)
+  const said = answers === null ? null : await answersOf(ports, batch, answers, signal)
+  const { question, silver, malformed } = asked
+  return { question, silver, malformed, answers: said?.parsed ?? [], others: inputs.of(batch) }
+}
+
+async function answersOf(
+  ports: Ports,
+  batch: StepBatch,
+  group: string,
+  signal: AbortSignal,
+): Promise<EventData<'answers'>> {
+  return batch.answers.get(group) ?? (await ports.bus.await('answers', group, signal)).message.data
+}
+
+async function verdict({ recipe, similarity }: JudgeOptions, task: GroupTask, input: JudgeInput): Promise<Verdict> {
+  const { step, group } = task.data
+  const { questioner, reasoner } = await recipe.judge(input, similarity)
+  const stamp = { name: similarity.name, version: recipe.version }
+  return { step, group, judge: stamp, recipe: recipe.name, questioner, reasoner }
+}

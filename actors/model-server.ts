@@ -1,0 +1,209 @@
+/** Serves batches of requests with a model: decode, run, reply. The model actor decides when and which. */
+import type { EventData } from '../bus/messages.ts'
+import type { GenerateRequest, ImageSource, Model } from '../models/model.ts'
+import type { Batch, Waiting } from './batcher.ts'
+import { BlobCache } from './blob-cache.ts'
+import { LostCauseError } from './dead-tasks.ts'
+import { completionId } from './ids.ts'
+import { decodeMicroBatch, policyGroups } from './micro-batch.ts'
+import type { Ports, RequestKind, TaskRef } from './ports.ts'
+import { WeightLibrary } from './weight-library.ts'
+import { encodeWeights } from './weights-codec.ts'
+
+export type ModelTask = { [K in RequestKind]: TaskRef<K> }[RequestKind]
+type TaskOf<K extends RequestKind> = Extract<ModelTask, { kind: K }>
+
+/** Committed version and its adapter. */
+export interface Current {
+  readonly version: number
+  readonly adapter: string
+}
+
+const IMAGE_CACHE_BYTES = 256 * 2 ** 20
+
+export class ModelServer {
+  readonly #ports: Ports
+  readonly #model: Model
+  readonly #library: WeightLibrary
+  readonly #images: BlobCache
+  readonly #held = new Map<string, { readonly task: ModelTask; readonly waiting: Waiting }>()
+
+  constructor(ports: Ports, model: Model) {
+    this.#ports = ports
+    this.#model = model
+    this.#library = new WeightLibrary(ports.bus, model)
+    this.#images = new BlobCache(ports.bus, IMAGE_CACHE_BYTES)
+  }
+
+  /** Requests that wait for a batch. */
+  *waiting(): Iterable<Waiting> {
+    for (const { waiting } of this.#held.values()) yield waiting
+  }
+
+  get size(): number {
+    return this.#held.size
+  }
+
+  hold(task: ModelTask): void {
+    this.#held.set(task.key, { task, waiting: describe(task) })
+  }
+
+  /**
+   * Runs a batch and replies; a request that fails goes back to the queue alone. Rejects when the newest weights do not
+   * load: then everything waits for better ones.
+   */
+  async serve(batch: Batch, head: Current): Promise<void> {
+    const version = batch.weights ?? head.version
+    const tasks = batch.keys.map((key) => this.#held.get(key)!.task)
+    try {
+      await this.#library.load(version === head.version ? head.adapter : await this.#library.adapterOf(version))
+    } catch (error) {
+      if (version === head.version) throw error
+      for (const { key } of tasks) this.#held.delete(key)
+      for (const { key } of tasks) this.#ports.giveBack(key, error)
+      return
+    }
+    for (const { key } of tasks) this.#held.delete(key)
+    const open = await this.#withoutAnswered(tasks, head)
+    try {
+      await this.#run(open, version)
+    } catch (error) {
+      if (open.length === 1) this.#ports.giveBack(open[0]!.key, error)
+      else
+        for (const task of open)
+          await this.#run([task], version).catch((e: unknown) => this.#ports.giveBack(task.key, e))
+    }
+  }
+
+  /** A request delivered again may have its reply in the log; a gradient of a past version helps nobody any more. */
+  async #withoutAnswered(tasks: readonly ModelTask[], head: Current): Promise<ModelTask[]> {
+    const answered = await Promise.all(
+      tasks.map(async (task) => {
+        if (task.kind === 'model.gradient' && task.data.weights < head.version) return true
+        if (task.deliveries === 1) return false
+        return (await this.#ports.bus.find(REPLY[task.kind], task.id)) !== null
+      }),
+    )
+    tasks.forEach((task, i) => answered[i] && this.#ports.ack(task.key))
+    return tasks.filter((_, i) => !answered[i])
+  }
+
+  async #run(tasks: readonly ModelTask[], version: number): Promise<void> {
+    const generate = tasks.filter((task) => task.kind === 'model.generate')
+    if (generate.length > 0) await this.#generate(generate, version)
+    for (const task of tasks) {
+      if (task.kind === 'model.logprobs') await this.#logprobs(task, version)
+      if (task.kind === 'model.gradient') await this.#gradient(task, version)
+    }
+  }
+
+  async #generate(tasks: readonly TaskOf<'model.generate'>[], version: number): Promise<void> {
+    const started = this.#ports.clock.now()
+    const requests = tasks.map((task) => this.#requests(task))
+    const generated = await this.#model.generate(requests.flat())
+    const seconds = (this.#ports.clock.now() - started) / 1000 / tasks.length
+    let next = 0
+    for (const [i, task] of tasks.entries()) {
+      const replies = generated.slice(next, (next += requests[i]!.length))
+      const completions = replies.flatMap(({ samples }) => samples)
+      this.#reply(task, 'generated', {
+        ...this.#stamp(version, seconds),
+        promptTokens: replies.reduce((sum, reply) => sum + reply.promptTokens, 0),
+        completions: completions.map((sample, g) => ({
+          id: completionId(task.id, g),
+          text: sample.text,
+          tokens: [...sample.tokens],
+          logprobs: [...sample.logprobs],
+          finished: sample.finished,
+        })),
+      })
+    }
+  }
+
+  #requests({ id, data }: TaskOf<'model.generate'>): GenerateRequest[] {
+    const { samples, maxNewTokens, temperature, seed, also = [] } = data
+    return [{ image: data.image, text: data.prompt }, ...also].map(({ image, text }, i) => ({
+      key: i === 0 ? id : `${id}-also${i}`,
+      image: this.#image(image),
+      prompt: text,
+      samples,
+      maxNewTokens,
+      temperature,
+      seed,
+    }))
+  }
+
+  async #logprobs(task: TaskOf<'model.logprobs'>, version: number): Promise<void> {
+    const started = this.#ports.clock.now()
+    const { image, prompt, completions } = task.data
+    const group = {
+      image: this.#image(image),
+      prompt,
+      completions: completions.map((tokens) => ({ tokens, logprobs: [], advantage: 0, weight: 0 })),
+    }
+    const [logprobs] = await this.#model.logprobs([group])
+    const seconds = (this.#ports.clock.now() - started) / 1000
+    this.#reply(task, 'logprobs', { ...this.#stamp(version, seconds), logprobs: logprobs!.map((l) => [...l]) })
+  }
+
+  async #gradient(task: TaskOf<'model.gradient'>, version: number): Promise<void> {
+    const started = this.#ports.clock.now()
+    const { step, index, batch } = task.data
+    const micro = decodeMicroBatch(await this.#ports.bus.getBlob(batch))
+    const groups = policyGroups(micro, (blob) => this.#image(blob))
+    const { gradients, loss, metrics, tokens } = await this.#model.policyGradient(groups, micro.loss)
+    const seconds = (this.#ports.clock.now() - started) / 1000
+    if (!Number.isFinite(loss)) throw new LostCauseError(`the loss of ${task.id} is ${loss}`)
+    const gradient = await this.#ports.bus.putBlob(encodeWeights(gradients))
+    this.#reply(task, 'gradient', {
+      ...this.#stamp(version, seconds),
+      step,
+      index,
+      gradient,
+      loss,
+      tokens,
+      // Nothing was seen of a figure that is NaN; JSON has no word for it.
+      metrics: Object.fromEntries(Object.entries(metrics).filter(([, value]) => Number.isFinite(value))),
+    })
+  }
+
+  #image(blob: string): ImageSource {
+    return { key: blob, read: () => this.#images.get(blob) }
+  }
+
+  #stamp(weights: number, seconds: number) {
+    return { weights, device: this.#model.device, seconds }
+  }
+
+  /** In the background, so that the next batch need not wait: result first, then the acknowledgement. */
+  #reply<E extends 'generated' | 'logprobs' | 'gradient'>(task: ModelTask, event: E, data: EventData<E>): void {
+    this.#ports.bus.append(event, task.id, data, task).then(
+      () => this.#ports.ack(task.key),
+      (error: unknown) => this.#ports.giveBack(task.key, error),
+    )
+  }
+}
+
+const REPLY = { 'model.generate': 'generated', 'model.logprobs': 'logprobs', 'model.gradient': 'gradient' } as const
+
+function describe(task: ModelTask): Waiting {
+  const { key, id, kind } = task
+  switch (kind) {
+    case 'model.generate': {
+      const { samples, also = [], minWeights, weights, cohort } = task.data
+      return { key, id, kind, minWeights, weights, cohort, rows: samples * (1 + also.length) }
+    }
+    case 'model.logprobs':
+      return {
+        key,
+        id,
+        kind,
+        minWeights: task.data.minWeights,
+        weights: null,
+        cohort: null,
+        rows: task.data.completions.length,
+      }
+    case 'model.gradient':
+      return { key, id, kind, minWeights: task.data.weights, weights: task.data.weights, cohort: null, rows: 1 }
+  }
+}

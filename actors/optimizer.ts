@@ -1,0 +1,126 @@
+/**
+ * Optimizer: waits until a step is judged, computes its update, commits the next version by compare-and-set, records it.
+ * Holds the trainable weights and the optimizer state, nothing else. Whoever moves the head last is the leader: a second
+ * Optimizer that takes over raises the epoch, and the first finds out at its next commit.
+ */
+import { assign, fromPromise, setup } from 'xstate'
+import { effect, unprovided, unprovidedJob, type Ports } from './ports.ts'
+import { runActor, type RunActor } from './run-actor.ts'
+import { TrainingJob, type Commit, type OptimizerOptions } from './training-job.ts'
+
+export interface OptimizerContext {
+  /** Committed version; the step under way is the next one. */
+  readonly version: number
+  readonly epoch: number
+  readonly steps: number
+  readonly failures: number
+}
+
+export const optimizerMachine = setup({
+  types: {
+    context: {} as OptimizerContext,
+    events: {} as { type: 'stop' },
+    input: {} as { readonly steps: number },
+  },
+  actors: {
+    /** Keeps the book of the log. */
+    follow: unprovidedJob<unknown>('follow'),
+    /** Takes over the committed version, or commits version 0. */
+    restore: unprovided<{ version: number; epoch: number }, unknown>('restore'),
+    /** Waits until every question of a step has its verdict or was given up. */
+    collect: unprovidedJob<{ step: number }>('collect'),
+    /** Computes the update. */
+    update: unprovidedJob<{ step: number }>('update'),
+    /** Stores the version and moves the head. */
+    commit: unprovided<Commit, { step: number; epoch: number }>('commit'),
+    /** Appends what happened to the log and removes what is no longer needed. */
+    record: unprovidedJob<{ step: number }>('record'),
+  },
+  actions: { warn: effect<{ error: unknown }>() },
+  guards: { finished: ({ context }) => context.version >= context.steps },
+  delays: { backoff: ({ context }) => Math.min(10_000, 250 * 2 ** context.failures) },
+}).createMachine({
+  id: 'optimizer',
+  context: ({ input }) => ({ version: 0, epoch: 0, steps: input.steps, failures: 0 }),
+  invoke: { id: 'follow', src: 'follow' },
+  on: { stop: '.stopped' },
+  initial: 'restoring',
+  states: {
+    restoring: {
+      invoke: {
+        src: 'restore',
+        onDone: { target: 'ready', actions: assign(({ event }) => event.output) },
+        onError: 'failed',
+      },
+    },
+    ready: { always: [{ guard: 'finished', target: 'finished' }, { target: 'collecting' }] },
+    collecting: {
+      invoke: {
+        src: 'collect',
+        input: ({ context }) => ({ step: context.version + 1 }),
+        onDone: 'updating',
+        onError: 'failed',
+      },
+    },
+    updating: {
+      invoke: {
+        src: 'update',
+        input: ({ context }) => ({ step: context.version + 1 }),
+        onDone: 'committing',
+        onError: 'failed',
+      },
+    },
+    committing: {
+      invoke: {
+        src: 'commit',
+        input: ({ context }) => ({ step: context.version + 1, epoch: context.epoch }),
+        onDone: [
+          { guard: ({ event }) => event.output === 'superseded', target: 'superseded' },
+          { target: 'recording', actions: assign({ version: ({ context }) => context.version + 1, failures: 0 }) },
+        ],
+        onError: 'failed',
+      },
+    },
+    recording: {
+      invoke: {
+        src: 'record',
+        input: ({ context }) => ({ step: context.version }),
+        onDone: 'ready',
+        onError: 'failed',
+      },
+    },
+    /** Begins again from the committed version, which is always a safe place to begin. */
+    failed: {
+      entry: [
+        { type: 'warn', params: ({ event }) => ({ error: 'error' in event ? event.error : event }) },
+        assign({ failures: ({ context }) => context.failures + 1 }),
+      ],
+      after: { backoff: 'restoring' },
+    },
+    finished: { type: 'final' },
+    /** Another Optimizer leads. */
+    superseded: { type: 'final' },
+    stopped: { type: 'final' },
+  },
+})
+
+/** Starts an Optimizer on a bus. */
+export function optimizer(ports: Ports, options: OptimizerOptions): RunActor {
+  const job = new TrainingJob(ports, options)
+  const follow = ports.following(['questions', 'answers', 'verdict', 'dead'], (record) => job.book.apply(record))
+  const machine = optimizerMachine.provide({
+    actors: {
+      follow,
+      restore: fromPromise(() => job.restore()),
+      collect: fromPromise(({ input, signal }) => job.collect(input.step, signal)),
+      update: fromPromise(({ input, signal }) => job.update(input.step, signal)),
+      commit: fromPromise(({ input }) => job.commit(input.step, input.epoch)),
+      record: fromPromise(({ input }) => job.record(input.step)),
+    },
+    actions: { warn: (_, { error }) => ports.warn('the Optimizer begins again from the committed version', error) },
+  })
+  return runActor('optimizer', machine, ports, {
+    weights: () => job.version,
+    input: { steps: options.steps },
+  })
+}

@@ -1,0 +1,269 @@
+/**
+ * What machines get instead of a bus: the one place where XState and the bus meet. Machines see plain data (`TaskRef`),
+ * promises and callbacks; deliveries, subscriptions and their signals stay here.
+ */
+import { fromCallback, fromPromise, type CallbackActorLogic, type EventObject, type PromiseActorLogic } from 'xstate'
+import type { Bus, HeadEntry, LogRecord, Traced } from '../bus/bus.ts'
+import { systemClock, type Clock } from '../bus/clock.ts'
+import { MAX_DELIVERIES } from '../bus/limits.ts'
+import type { EventName, Task, TaskKind } from '../bus/messages.ts'
+import { DeadTasks, LostCauseError } from './dead-tasks.ts'
+
+/** One delivery of a task as plain data. `key` names the delivery. */
+export interface TaskRef<K extends TaskKind = TaskKind> extends Traced {
+  readonly key: string
+  readonly kind: K
+  readonly id: string
+  readonly deliveries: number
+  readonly data: Task<K>
+}
+
+/** `credit`: deliveries in flight at once. */
+export interface TaskSource {
+  readonly kind: TaskKind
+  readonly credit: number
+}
+
+export type TaskEvent<K extends TaskKind = TaskKind> = { type: 'task'; task: TaskRef<K> }
+export type HeadMoved = { type: 'head'; entry: HeadEntry }
+
+/** Tasks that are answered by an event of the same id. */
+export type RequestKind = 'model.generate' | 'model.logprobs' | 'model.gradient'
+const REPLIES = { 'model.generate': 'generated', 'model.logprobs': 'logprobs', 'model.gradient': 'gradient' } as const
+export type ReplyOf<K extends RequestKind> = (typeof REPLIES)[K]
+
+export interface RequestOptions {
+  readonly parent?: Traced
+  readonly signal: AbortSignal
+  /** The request may have been made before: look for its reply first. */
+  readonly again: boolean
+}
+
+export type RecordOf<E extends EventName> = { [K in E]: LogRecord<K> }[E]
+
+interface Open {
+  readonly deliveries: number
+  ack(): Promise<void>
+  retry(delayMs?: number): void
+  fail(cause: string): Promise<void>
+}
+
+export interface PortsOptions {
+  readonly clock?: Clock
+  /** Told of what is survivable but should not pass unseen. */
+  readonly onWarning?: (message: string, error: unknown) => void
+}
+
+export class Ports {
+  readonly bus: Bus
+  readonly clock: Clock
+  readonly #open = new Map<string, Open>()
+  readonly #settling = new Set<Promise<void>>()
+  readonly #dead: DeadTasks
+  readonly #onWarning: (message: string, error: unknown) => void
+  #keys = 0
+  #closing = false
+
+  constructor(bus: Bus, options: PortsOptions = {}) {
+    this.bus = bus
+    this.clock = options.clock ?? systemClock
+    this.#onWarning = options.onWarning ?? (() => {})
+    this.#dead = new DeadTasks(bus)
+  }
+
+  /** Deliveries held by this actor. */
+  get inFlight(): number {
+    return this.#open.size
+  }
+
+  /** Silent while closing: what breaks then was given back. */
+  warn(message: string, error: unknown): void {
+    if (!this.#closing) this.#onWarning(message, error)
+  }
+
+  /** Sends `task` for every delivery. Stopping it takes no more. */
+  pulling(...sources: readonly TaskSource[]): CallbackActorLogic<EventObject> {
+    return fromCallback<EventObject>(({ sendBack }) =>
+      this.take(sources, (task) => sendBack({ type: 'task', task } as EventObject)),
+    )
+  }
+
+  /** Calls `begin` for every delivery until the returned function is called. */
+  take(sources: readonly TaskSource[], begin: (task: TaskRef) => void): () => void {
+    const controller = new AbortController()
+    for (const { kind, credit } of sources) {
+      void this.#persist(`taking ${kind} tasks`, controller.signal, () =>
+        this.#pull(kind, credit, controller.signal, begin),
+      )
+    }
+    return () => controller.abort()
+  }
+
+  async #pull<K extends TaskKind>(
+    kind: K,
+    credit: number,
+    signal: AbortSignal,
+    begin: (task: TaskRef) => void,
+  ): Promise<void> {
+    for await (const delivery of this.bus.pull(kind, { credit, signal })) {
+      const { id, deliveries, message } = delivery
+      const key = `${id}.${++this.#keys}`
+      this.#open.set(key, delivery)
+      const task: TaskRef<K> = { key, kind, id, deliveries, data: message.data, traceparent: message.traceparent }
+      begin(task as TaskRef)
+    }
+  }
+
+  /** The result of a delivery is in the log. */
+  ack(key: string): void {
+    this.#settle(key, (delivery) => delivery.ack())
+  }
+
+  /** A delivery did not work out: again later, or given up after the last delivery or for a lost cause. */
+  giveBack(key: string, error: unknown): void {
+    this.#settle(key, async (delivery) => {
+      if (delivery.deliveries >= MAX_DELIVERIES || error instanceof LostCauseError) await delivery.fail(causeOf(error))
+      else delivery.retry(backoffMs(delivery.deliveries))
+    })
+    this.warn(`task ${key} did not work out`, error)
+  }
+
+  #settle(key: string, how: (delivery: Open) => Promise<void>): void {
+    const delivery = this.#open.get(key)
+    if (!delivery) return
+    this.#open.delete(key)
+    const settling = how(delivery)
+      // Unsettled work comes back by itself and finds its result in the log.
+      .catch((error: unknown) => this.warn(`settling ${key}`, error))
+      .finally(() => this.#settling.delete(settling))
+    this.#settling.add(settling)
+  }
+
+  /** Puts a request on the queue and waits for its reply in the log; rejects with DeadTaskError when it is given up. */
+  async request<K extends RequestKind>(
+    kind: K,
+    id: string,
+    task: Task<K>,
+    { parent, signal, again }: RequestOptions,
+  ): Promise<LogRecord<ReplyOf<K>>> {
+    const event = REPLIES[kind]
+    const known = again ? await this.bus.find(event, id) : null
+    if (known) return known
+    return this.#dead.unless(kind, id, signal, async (alive) => {
+      await this.bus.publish(kind, id, task, parent)
+      return this.bus.await(event, id, alive)
+    })
+  }
+
+  /** Runs `apply` on the records of some events, from the beginning of the log on, until it is stopped. */
+  following<E extends EventName>(
+    events: readonly E[],
+    apply: (record: RecordOf<E>) => void | Promise<void>,
+  ): PromiseActorLogic<void> {
+    return fromPromise(({ signal }) => this.follow(events, signal, apply))
+  }
+
+  /** The same as a promise, for logic that has more to do. */
+  async follow<E extends EventName>(
+    events: readonly E[],
+    signal: AbortSignal,
+    apply: (record: RecordOf<E>) => void | Promise<void>,
+  ): Promise<void> {
+    let fromSeq = 1
+    await this.#persist(`following ${events.join(', ')}`, signal, async () => {
+      for await (const record of this.bus.read(events, { follow: true, fromSeq, signal })) {
+        await apply(record)
+        fromSeq = record.seq + 1
+      }
+    })
+  }
+
+  /** Sends an event made of every record of some events, from the beginning of the log on. */
+  sending<E extends EventName>(
+    events: readonly E[],
+    toEvent: (record: RecordOf<E>) => EventObject,
+  ): CallbackActorLogic<EventObject> {
+    return fromCallback<EventObject>(({ sendBack }) => {
+      const controller = new AbortController()
+      void this.follow(events, controller.signal, (record) => sendBack(toEvent(record)))
+      return () => controller.abort()
+    })
+  }
+
+  /** Runs a loop until the signal aborts; one that breaks is said and begun again after a moment. */
+  async #persist(what: string, signal: AbortSignal, loop: () => Promise<void>): Promise<void> {
+    while (!signal.aborted) {
+      try {
+        await loop()
+      } catch (error) {
+        if (!signal.aborted) this.warn(what, error)
+      }
+      if (!signal.aborted) await this.pause(LOOP_BACKOFF_MS, signal)
+    }
+  }
+
+  /** Waits by the actor's clock; returns early when the signal aborts. */
+  pause(ms: number, signal: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      const done = () => {
+        this.clock.clearTimeout(timer)
+        signal.removeEventListener('abort', done)
+        resolve()
+      }
+      const timer = this.clock.setTimeout(done, ms)
+      signal.addEventListener('abort', done, { once: true })
+    })
+  }
+
+  /** Sends `head` with the committed version, at once and whenever it moves. */
+  watchingHead(): CallbackActorLogic<EventObject> {
+    return fromCallback<EventObject>(({ sendBack }) => {
+      const controller = new AbortController()
+      void this.#persist('watching the head', controller.signal, async () => {
+        for await (const entry of this.bus.watchHead(controller.signal)) {
+          sendBack({ type: 'head', entry } satisfies HeadMoved)
+        }
+      })
+      return () => controller.abort()
+    })
+  }
+
+  /** Gives back what is unfinished, at once, and waits until everything is settled. */
+  async close(): Promise<void> {
+    this.#closing = true
+    for (const key of [...this.#open.keys()]) {
+      this.#settle(key, async (delivery) => {
+        delivery.retry(0)
+        return Promise.resolve()
+      })
+    }
+    this.#dead.close()
+    await Promise.all(this.#settling)
+  }
+}
+
+/** Pause before a broken subscription is begun again. */
+const LOOP_BACKOFF_MS = 1_000
+
+/** 0.1 s, 0.4 s, 1.6 s, 6.4 s. */
+export const backoffMs = (attempt: number): number => 100 * 4 ** (Math.max(1, attempt) - 1)
+
+export const causeOf = (error: unknown): string =>
+  error instanceof Error ? `${error.name}: ${error.message}` : String(error)
+
+/** Stands for a port in an exported machine until the creator of its actor provides the real one. */
+export function unprovided<Output, Input>(name: string): PromiseActorLogic<Output, Input> {
+  return fromPromise<Output, Input>(() => Promise.reject(new Error(`the machine's port "${name}" is not provided`)))
+}
+
+/** The same for work without a result. */
+export function unprovidedJob<Input>(name: string): PromiseActorLogic<void, Input> {
+  const refuse: (args: { input: Input }) => Promise<void> = () =>
+    Promise.reject(new Error(`the machine's port "${name}" is not provided`))
+  return fromPromise(refuse)
+}
+
+/** Stands for an effect of an exported machine until the creator of its actor provides it. */
+export function effect<Params>(): (args: unknown, params: Params) => void {
+  return () => {}
+}
