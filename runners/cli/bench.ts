@@ -1,0 +1,71 @@
+/** `visplay bench`: speed and memory of this machine. */
+import { type Command, Option } from 'commander'
+import { resolve } from 'node:path'
+import { ARCHITECTURES, type Architecture } from '../bench/architectures.ts'
+import type { BenchRow } from '../bench/bench.ts'
+import { interruptible } from './interrupt.ts'
+import { type CommonOptions, integer, newCommand } from './options.ts'
+import { createOutput, type Output } from './output.ts'
+import { UsageError } from './fail.ts'
+
+interface Options extends CommonOptions {
+  readonly model?: string
+  readonly arch?: Architecture
+  readonly quick?: true
+  readonly threads: number
+}
+
+export function command(): Command {
+  const about = [
+    'Measures rollouts, updates and whole GRPO steps, with and without the token tree, beside the rate of plain matrix',
+    'products. Models have real dimensions and random weights; --model measures a checkpoint of yours.',
+  ].join('\n')
+  return newCommand('bench', about, [
+    ['', 'the tiny model and SmolVLM-256M, at 256 and 512 pixels'],
+    ['--arch tiny --quick --json', 'one row per measurement'],
+    ['--model ./SmolVLM-256M-Instruct', 'a checkpoint'],
+  ])
+    .option('--model <dir>', 'folder of a Hugging Face checkpoint of the SmolVLM family')
+    .addOption(new Option('--arch <name>', 'only this architecture').choices(ARCHITECTURES))
+    .option('--quick', 'fewer repetitions and only the small picture')
+    .option('--threads <n>', 'CPU threads; 0 = the cores of the machine', integer(0), 0)
+    .action(run)
+}
+
+async function run({ model, arch, quick, threads, json }: Options): Promise<void> {
+  if (model !== undefined && arch !== undefined) throw new UsageError('give either --model or --arch, not both')
+  const output = createOutput(json === true)
+  const [{ benchGemm, benchSubject }, { subjects }] = await Promise.all([
+    import('../bench/bench.ts'),
+    import('../bench/subjects.ts'),
+  ])
+  await interruptible(async (signal) => {
+    const options = { threads, repeats: quick ? 1 : 3, signal, onNote: output.note }
+    const start = performance.now()
+    const gemm = await benchGemm(options)
+    print(output, gemm)
+    let rows = 1
+    const chosen = {
+      quick: quick === true,
+      ...(arch && { architecture: arch }),
+      ...(model !== undefined && { dir: resolve(model) }),
+    }
+    for await (const subject of subjects(chosen, output.note)) {
+      for await (const row of benchSubject(subject, Number(gemm.gflopsPerCore), options)) {
+        print(output, row)
+        rows++
+      }
+    }
+    output.data({ event: 'done', rows, seconds: Math.round((performance.now() - start) / 1000) })
+  })
+}
+
+function print(output: Output, row: BenchRow): void {
+  output.data(row)
+  const { row: kind, ...values } = row
+  output.text(
+    `${kind}: ${Object.entries(values)
+      .flatMap(([name, value]) => `${name} ${value}`)
+      .join(', ')}`,
+  )
+}

@@ -1,0 +1,29 @@
+/** The options of commands that open a model. */
+import type { Command } from 'commander'
+import { Option } from 'commander'
+import { resolve } from 'node:path'
+import { DEVICES } from '../../configs/devices.ts'
+import type { Device } from '../../configs/devices.ts'
+import type { Model } from '../../models/model.ts'
+import { integer } from './options.ts'
+
+export interface ModelOptions {
+  readonly model: string
+  readonly adapter?: string
+  readonly device: Device
+  readonly threads: number
+}
+
+export function modelOptions(command: Command): Command {
+  return command
+    .requiredOption('--model <dir>', 'folder of a Hugging Face checkpoint')
+    .option('--adapter <dir>', 'folder of a PEFT adapter for it')
+    .addOption(new Option('--device <name>', 'where to compute').choices(DEVICES).default('auto'))
+    .option('--threads <n>', 'CPU threads; 0 = the cores of the machine', integer(0), 0)
+}
+
+/** Loads the model that the options name. The caller disposes it. */
+export async function openModel({ model, adapter, device, threads }: ModelOptions): Promise<Model> {
+  const { loadModel } = await import('../../models/vlm/load.ts')
+  return loadModel(resolve(model), { device, threads, ...(adapter === undefined ? {} : { adapter: resolve(adapter) }) })
+}

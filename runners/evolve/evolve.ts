@@ -1,0 +1,159 @@
+/** A run from beginning to end: model, images, bus, actors, measurements, results; and again after a crash. */
+import { join } from 'node:path'
+import { evalId, versionId } from '../../actors/ids.ts'
+import { embeddingSimilarity } from '../../actors/rewards/similarity.ts'
+import { decodeWeights } from '../../actors/weights-codec.ts'
+import type { Bus, LogRecord } from '../../bus/bus.ts'
+import { connectNet } from '../../bus/nats/net.ts'
+import { reclaimTasks } from '../../bus/nats/reclaim.ts'
+import { startServer } from '../../bus/nats/server.ts'
+import type { Net } from '../../bus/net.ts'
+import { configToYaml } from '../../configs/load.ts'
+import type { Config } from '../../configs/schema.ts'
+import type { Model } from '../../models/model.ts'
+import { openEmbedder } from '../../models/similarity/embedder.ts'
+import type { Accuracy, EvolveEvent } from '../cli/events.ts'
+import { writeReport } from '../report/write.ts'
+import { loadRunModel, writeCheckpoint } from './load.ts'
+import { NewFolder } from './new-folder.ts'
+import { System } from './system.ts'
+import { Watch } from './watch.ts'
+import { prepareWorld, type RunWorld } from './world.ts'
+
+export interface EvolveOptions {
+  readonly show: (event: EvolveEvent) => void
+  /** Aborts for an orderly stop; `evolve` then rejects with its reason. */
+  readonly signal: AbortSignal
+  /** The run exists: go on with it. */
+  readonly resume: boolean
+}
+
+export type RunConfig = Config & { readonly run: string; readonly out: string }
+export type Done = Extract<EvolveEvent, { event: 'done' }>
+
+/** What must be closed, last opened first. */
+class Closing {
+  readonly #steps: (() => Promise<unknown>)[] = []
+
+  add<T>(thing: T, close: (thing: T) => Promise<unknown>): T {
+    this.#steps.push(() => close(thing))
+    return thing
+  }
+
+  /** Closes everything even if something does not close; throws the first such error. */
+  async close(): Promise<void> {
+    const errors: unknown[] = []
+    for (const step of this.#steps.toReversed()) await step().catch((error: unknown) => errors.push(error))
+    if (errors.length > 0) throw errors[0]
+  }
+}
+
+/** Runs or resumes a run; shows `done` at the end and returns it. */
+export async function evolve(config: RunConfig, options: EvolveOptions): Promise<Done> {
+  const started = Date.now()
+  const { show, signal, resume } = options
+  const closing = new Closing()
+  let folder: NewFolder | null = null
+  try {
+    const model = closing.add(await loadRunModel(config), (m) => m.dispose())
+    signal.throwIfAborted()
+    if (!resume) folder = await NewFolder.make(config.out, configToYaml(config))
+    const world = await prepareWorld(config, config.out, signal)
+    const net = await openNet(config, closing, (message) => show({ event: 'note', message }))
+    folder = null
+    const done = await play(config, options, { model, world, net, started, closing })
+    show(done)
+    return done
+  } finally {
+    await closing.close()
+    // What could not start leaves nothing; what was interrupted can be resumed.
+    if (!signal.aborted) await folder?.remove()
+  }
+}
+
+/** `onNote` is told of what takes long, such as installing a server. */
+async function openNet(
+  { run, out, bus }: RunConfig,
+  closing: Closing,
+  onNote: (message: string) => void,
+): Promise<Net> {
+  let url = bus.nats
+  if (url === null) {
+    const options = { storeDir: join(out, 'nats'), onNote, ...(bus.port !== null && { port: bus.port }) }
+    const server = closing.add(await startServer(options), (s) => s.stop())
+    url = server.url
+    await reclaimTasks(url, run)
+  }
+  return closing.add(await connectNet(url, run), (net) => net.close())
+}
+
+interface Stage {
+  readonly model: Model
+  readonly world: RunWorld
+  readonly net: Net
+  readonly started: number
+  readonly closing: Closing
+}
+
+async function play(config: RunConfig, { show, signal }: EvolveOptions, stage: Stage): Promise<Done> {
+  const { run, out } = config
+  const { model, world, net, closing, started } = stage
+  const bus = net.connect('evolve.main')
+  await bus.putValue('config', config)
+  const from = (await bus.getHead())?.head.version ?? 0
+  const about = { model: config.model.dir, device: model.device, recipe: config.recipe, seed: config.seed }
+  show({ event: 'start', run, out, ...about, steps: config.steps, from })
+  show({ event: 'images', source: world.source, used: world.images.length, skipped: world.skipped })
+  const watch = new Watch(config, from, show)
+  const system = new System({
+    config,
+    net,
+    model,
+    base: model.trainable(),
+    similarity: embeddingSimilarity(await openEmbedder()),
+    world,
+    record: { dir: out, onRecord: (record) => watch.record(record), onGallery: (lines) => watch.gallery(lines) },
+    onWarning: (message, error) => watch.warn(message, error),
+    onSuperseded: () => watch.supersede(),
+  })
+  closing.add(system, (s) => s.stop())
+  system.start()
+  const version = await watch.end(signal)
+  await system.stop(['supervisor', 'source', 'questioner', 'reasoner', 'judge', 'optimizer'])
+  if (version !== config.steps) system.measure(version)
+  const measured = await Promise.all(world.sets.map(({ name }) => beforeAfter(bus, name, version, signal)))
+  await writeVersion(bus, version, config, signal)
+  await system.written(Math.max(0, ...measured.map(({ seq }) => seq)))
+  await system.stop()
+  await writeReport(out)
+  const [held, clean] = measured.map(({ before, after }) => ({ before, after }))
+  const results = { before: held?.before ?? null, after: held?.after ?? null, clean: clean ?? null }
+  const steps = (await bus.getHead())!.head.version
+  return { event: 'done', run, version, ...results, steps, seconds: (Date.now() - started) / 1000, out }
+}
+
+interface BeforeAfter {
+  readonly before: Accuracy
+  readonly after: Accuracy
+  /** Where the later of the two is in the log. */
+  readonly seq: number
+}
+
+/** Waits for the measurements of the base and of a version. */
+async function beforeAfter(bus: Bus, set: string, version: number, signal: AbortSignal): Promise<BeforeAfter> {
+  const [before, after] = await Promise.all([
+    bus.await('eval', evalId(0, set), signal),
+    bus.await('eval', evalId(version, set), signal),
+  ])
+  const accuracy = ({ message: { data } }: LogRecord<'eval'>): Accuracy => {
+    const { mean1, greedy, maj } = data
+    return { mean1, greedy, maj }
+  }
+  return { before: accuracy(before), after: accuracy(after), seq: Math.max(before.seq, after.seq) }
+}
+
+async function writeVersion(bus: Bus, version: number, config: RunConfig, signal: AbortSignal): Promise<void> {
+  const { adapter } = (await bus.await('version', versionId(version), signal)).message.data
+  const weights = decodeWeights(await bus.getBlob(adapter), adapter)
+  await writeCheckpoint(join(config.out, 'checkpoints', 'final'), weights, config)
+}

@@ -1,0 +1,59 @@
+/** The model of a run, and its committed versions as checkpoints in the Hugging Face layout. */
+import { cp, mkdir, readdir, rename, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Config } from '../../configs/schema.ts'
+import { openCheckpoint, writeSafetensors } from '../../models/io/safetensors.ts'
+import type { Model } from '../../models/model.ts'
+import type { Weights } from '../../models/tensor.ts'
+import type { TrainMode } from '../../models/vlm/load-options.ts'
+import { loadModel } from '../../models/vlm/load.ts'
+import { writeAdapter } from '../../models/vlm/lora.ts'
+
+export function loadRunModel({ model, seed }: Config): Promise<Model> {
+  const { dir, device, threads } = model
+  return loadModel(dir, { device, threads, train: trainMode(model, seed) })
+}
+
+function trainMode({ train, lora }: Config['model'], seed: number): TrainMode {
+  switch (train) {
+    case 'full':
+      return { kind: 'full' }
+    case 'vision':
+      return { kind: 'full', only: '^model\\.(vision_model|connector)\\.' }
+    case 'lora':
+      return loraMode(lora, seed)
+  }
+}
+
+function loraMode({ r, alpha, targets }: Config['model']['lora'], seed: number): TrainMode {
+  const names = targets.map((name) => name.replaceAll(/[^\w]/g, '\\$&')).join('|')
+  return { kind: 'lora', r, alpha, targets: `^model\\.text_model\\..*\\.(${names})$`, seed }
+}
+
+const WEIGHTS = /\.safetensors$|\.safetensors\.index\.json$|\.bin$|\.pth?$/
+
+/** Writes the weights of a version: a PEFT adapter, or a whole checkpoint. The folder appears complete or not at all. */
+export async function writeCheckpoint(to: string, weights: Weights, { model }: Config): Promise<void> {
+  const partial = `${to}.partial`
+  await rm(partial, { recursive: true, force: true })
+  await mkdir(partial, { recursive: true })
+  if (model.train === 'lora') await writeAdapter(partial, { shape: model.lora, weights }, model.dir)
+  else await writeWhole(partial, weights, model.dir)
+  await rm(to, { recursive: true, force: true })
+  await rename(partial, to)
+}
+
+/** Everything of the base but its weights, and the new weights under the same names. */
+async function writeWhole(to: string, weights: Weights, base: string): Promise<void> {
+  for (const entry of await readdir(base, { withFileTypes: true })) {
+    if (entry.isFile() && !WEIGHTS.test(entry.name)) await cp(join(base, entry.name), join(to, entry.name))
+  }
+  const checkpoint = await openCheckpoint(base)
+  try {
+    const untouched = checkpoint.names().filter((name) => !(name in weights))
+    const rest = await Promise.all(untouched.map(async (name) => [name, await checkpoint.readF32(name)] as const))
+    await writeSafetensors(join(to, 'model.safetensors'), { ...Object.fromEntries(rest), ...weights })
+  } finally {
+    await checkpoint.close()
+  }
+}

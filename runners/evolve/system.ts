@@ -1,0 +1,152 @@
+/** The whole pipeline on one page: every actor of a run, each with a bus of its own, under one supervisor. */
+import { hostname } from 'node:os'
+import { batchMetrics } from '../../actors/batch-metrics.ts'
+import { evaluator, isDue, type Evaluator } from '../../actors/evaluator.ts'
+import { judge } from '../../actors/judge.ts'
+import { modelActor } from '../../actors/model-actor.ts'
+import { optimizer } from '../../actors/optimizer.ts'
+import { Ports } from '../../actors/ports.ts'
+import { questioner } from '../../actors/questioner.ts'
+import { reasoner } from '../../actors/reasoner.ts'
+import { recorder, type Recorder, type RecorderOptions } from '../../actors/recorder.ts'
+import { createJudge } from '../../actors/rewards/recipes/registry.ts'
+import type { Similarity } from '../../actors/rewards/similarity.ts'
+import type { RunActor } from '../../actors/run-actor.ts'
+import { source } from '../../actors/source.ts'
+import { supervisor } from '../../actors/supervisor.ts'
+import type { Bus } from '../../bus/bus.ts'
+import type { Net } from '../../bus/net.ts'
+import type { Config } from '../../configs/schema.ts'
+import type { Model } from '../../models/model.ts'
+import type { Weights } from '../../models/tensor.ts'
+import type { RunWorld } from './world.ts'
+
+export interface SystemOptions {
+  readonly config: Config
+  readonly net: Net
+  readonly model: Model
+  /** Trainable weights of the base. */
+  readonly base: Weights
+  readonly similarity: Similarity
+  readonly world: RunWorld
+  readonly record: Pick<RecorderOptions, 'dir' | 'onRecord' | 'onGallery'>
+  readonly onWarning: (message: string, error: unknown) => void
+  /** Another Optimizer leads this run. */
+  readonly onSuperseded: () => void
+}
+
+const ROLES = ['recorder', 'evaluator', 'model', 'optimizer', 'judge', 'reasoner', 'questioner', 'source'] as const
+type Role = (typeof ROLES)[number]
+
+export class System {
+  readonly #options: SystemOptions
+  readonly #running = new Map<string, { readonly actor: RunActor; readonly bus: Bus }>()
+  #instances = 0
+  #recorder: Recorder | null = null
+  #evaluator: Evaluator | null = null
+
+  constructor(options: SystemOptions) {
+    this.#options = options
+  }
+
+  start(): void {
+    const starters = Object.fromEntries(ROLES.map((role) => [role, () => this.#start(role, this.#creators[role])]))
+    this.#start('supervisor', (ports) => supervisor(ports, starters))
+  }
+
+  /** Everything up to a sequence number of the log is in the files of the run. */
+  written(seq: number): Promise<void> {
+    return this.#recorder!.written(seq)
+  }
+
+  /** Measures a version on all held-out questions. */
+  measure(version: number): void {
+    this.#evaluator!.measure(version)
+  }
+
+  /** Ends some actors in order, all of them when none is named. */
+  async stop(roles: readonly (Role | 'supervisor')[] = ['supervisor', ...ROLES.toReversed()]): Promise<void> {
+    // One after the other, from the source on: those behind still finish what those before have begun.
+    for (const role of roles) {
+      const running = this.#running.get(role)
+      this.#running.delete(role)
+      await running?.actor.stop()
+      await running?.bus.close()
+    }
+  }
+
+  #start<A extends RunActor>(role: string, create: (ports: Ports) => A): A {
+    const { net, onWarning } = this.#options
+    const host = hostname().replaceAll(/[^A-Za-z0-9_-]/g, '-')
+    const bus = net.connect(`${role}.${host}-${process.pid}-${++this.#instances}`)
+    const actor = create(new Ports(bus, { onWarning: (message, error) => onWarning(`${role}: ${message}`, error) }))
+    this.#running.set(role, { actor, bus })
+    return actor
+  }
+
+  readonly #creators: Readonly<Record<Role, (ports: Ports) => RunActor>> = {
+    source: (ports) => {
+      const { config, world } = this.#options
+      const { groups, steps, seed, train } = config
+      return source(ports, { images: world.images, perStep: groups.images, steps, seed, maxLag: train.maxLag })
+    },
+    questioner: (ports) => {
+      const { prompts, groups, generation, seed } = this.#options.config
+      const { temperature, maxQuestionTokens: maxNewTokens } = generation
+      const { questions } = groups
+      return questioner(ports, { prompt: prompts.questioner, questions, maxNewTokens, temperature, seed })
+    },
+    reasoner: (ports) => {
+      const { prompts, groups, generation, seed } = this.#options.config
+      const { temperature, maxAnswerTokens: maxNewTokens } = generation
+      const { answers, images } = groups
+      return reasoner(ports, { prompt: prompts.reasoner, answers, images, maxNewTokens, temperature, seed })
+    },
+    judge: (ports) => {
+      const { config, similarity } = this.#options
+      const recipe = createJudge(config.recipe, config.recipes[config.recipe])
+      return judge(ports, { recipe, similarity, images: config.groups.images })
+    },
+    model: (ports) => modelActor(ports, { model: this.#options.model }),
+    optimizer: (ports) => this.#optimizer(ports),
+    evaluator: (ports) => {
+      const { config, world } = this.#options
+      const { every, probe, samples } = config.eval
+      return (this.#evaluator = evaluator(ports, {
+        sets: world.sets,
+        every,
+        probe,
+        samples,
+        steps: config.steps,
+        prompt: config.prompts.reasoner,
+        maxNewTokens: config.generation.maxAnswerTokens,
+        seed: config.seed,
+      }))
+    },
+    recorder: (ports) => {
+      const { config, record } = this.#options
+      return (this.#recorder = recorder(ports, { ...record, alarms: config.alarms, images: config.groups.images }))
+    },
+  }
+
+  #optimizer(ports: Ports): RunActor {
+    const { config, base, onSuperseded } = this.#options
+    const { optimizer: adam, train, groups, generation, steps, keepVersions, loss } = config
+    const { lr: peak, schedule: kind, warmup, ...rest } = adam
+    const actor = optimizer(ports, {
+      ...rest,
+      ...train,
+      loss,
+      schedule: { kind, peak, warmup, total: steps },
+      maxTokens: { questioner: generation.maxQuestionTokens, reasoner: generation.maxAnswerTokens },
+      base: () => base,
+      steps,
+      images: groups.images,
+      batchMetrics: batchMetrics(ports.bus),
+      keepVersions,
+      keeps: (version) => isDue(version, { every: config.eval.every, steps }),
+    })
+    void actor.done.then(() => actor.state() === 'superseded' && onSuperseded()).catch(() => {})
+    return actor
+  }
+}
