@@ -1,0 +1,216 @@
+/** The model actor: versions, batches, failures. */
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { modelActor } from '../actors/model-actor.ts'
+import type { Ports } from '../actors/ports.ts'
+import { encodeWeights } from '../actors/weights-codec.ts'
+import type { Bus } from '../bus/bus.ts'
+import type { Task } from '../bus/messages.ts'
+import { f32, type Weights } from '../models/tensor.ts'
+import { ToyModel, World } from './support/actors-world.ts'
+
+const SIZE = 16
+const weightsOf = (value: number): Weights => ({ w: f32(new Float32Array(SIZE).fill(value), [SIZE]) })
+const signal = () => AbortSignal.timeout(5_000)
+
+let world: World
+let bus: Bus
+let ports: Ports
+let model: ToyModel
+let image: string
+
+beforeEach(async () => {
+  world = new World({ ackWaitMs: 50 })
+  bus = world.net.connect('test.1')
+  ports = world.ports('test', bus)
+  model = new ToyModel()
+  image = await bus.putBlob(new TextEncoder().encode('image'))
+})
+afterEach(() => world.stop())
+
+/** Commits a version whose weights are all `value`. */
+async function commit(version: number, value = version, adapter?: string): Promise<string> {
+  const blob = adapter ?? (await bus.putBlob(encodeWeights(weightsOf(value))))
+  const blobs = { adapter: blob, optimizer: blob }
+  const head = { version, parent: version === 0 ? null : version - 1, ...blobs, epoch: 1, consumed: [] }
+  await bus.moveHead(head, (await bus.getHead())?.revision ?? null)
+  await bus.append('version', `v${version}`, {
+    weights: version,
+    parent: head.parent,
+    ...blobs,
+    epoch: 1,
+    consumed: [],
+  })
+  return blob
+}
+
+function start(credit = 64) {
+  const own = world.net.connect(`model.${Math.random().toString(36).slice(2)}`)
+  const actor = modelActor(world.ports('model', own), { model, windowMs: 20, credit })
+  return { actor, bus: own }
+}
+
+const request = (over: Partial<Task<'model.generate'>> = {}): Task<'model.generate'> => ({
+  image,
+  prompt: 'ask',
+  samples: 2,
+  maxNewTokens: 8,
+  temperature: 1,
+  seed: 1,
+  minWeights: 0,
+  cohort: null,
+  weights: null,
+  ...over,
+})
+
+const ask = (id: string, over: Partial<Task<'model.generate'>> = {}) =>
+  ports.request('model.generate', id, request(over), { signal: signal(), again: false })
+
+describe('model actor', () => {
+  test('serves the newest version and stamps it; waits for the version that a request needs', async () => {
+    await commit(0)
+    const { actor } = start()
+    expect((await ask('a')).message.data).toMatchObject({ weights: 0, device: 'test', promptTokens: 4 })
+    const early = ask('b', { minWeights: 1 })
+    expect(await Promise.race([early, new Promise((resolve) => setTimeout(() => resolve('waits'), 100))])).toBe('waits')
+    await commit(1)
+    expect((await early).message.data.weights).toBe(1)
+    expect(model.trainable().w!.data[0]).toBe(1)
+    await actor.stop()
+  })
+
+  test('a pinned request gets its version, the next one the newest again', async () => {
+    for (const version of [0, 1, 2]) await commit(version)
+    const { actor } = start()
+    expect((await ask('a')).message.data.weights).toBe(2)
+    expect((await ask('b', { weights: 1 })).message.data.weights).toBe(1)
+    expect(model.trainable().w!.data[0]).toBe(1)
+    expect((await ask('c')).message.data.weights).toBe(2)
+    expect(model.trainable().w!.data[0]).toBe(2)
+    await actor.stop()
+  })
+
+  test('a complete cohort is one batch', async () => {
+    await commit(0)
+    const { actor } = start()
+    const cohort = { id: 'c', size: 5 }
+    await Promise.all([0, 1, 2, 3, 4].map((i) => ask(`r${i}`, { cohort })))
+    expect(model.batches).toEqual([5])
+    await actor.stop()
+  })
+
+  test('an incomplete cohort is served after the window', async () => {
+    await commit(0)
+    const { actor } = start()
+    await Promise.all([0, 1].map((i) => ask(`r${i}`, { cohort: { id: 'c', size: 3 } })))
+    expect(model.batches).toEqual([2])
+    await actor.stop()
+  })
+
+  test('what a request says depends on its id alone, not on its batch', async () => {
+    await commit(0)
+    const { actor } = start()
+    const texts = async (ids: string[]) => {
+      const replies = await Promise.all(ids.map((id) => ask(id)))
+      return replies.map((r) => r.message.data.completions.map((c) => c.text))
+    }
+    const [together] = await texts(['x', 'y', 'z'])
+    const again = new ToyModel()
+    again.load(weightsOf(0))
+    const [alone] = await again.generate([
+      { key: 'x', image: null, prompt: 'ask', samples: 2, maxNewTokens: 8, temperature: 1, seed: 1 },
+    ])
+    expect(together).toEqual(alone!.samples.map((s) => s.text))
+    await actor.stop()
+  })
+
+  test('many prompts in one request come back in their order', async () => {
+    await commit(0)
+    const { actor } = start()
+    const also = ['q1', 'q2'].map((text) => ({ image, text }))
+    const { completions } = (await ask('bulk', { also })).message.data
+    expect(completions.map((c) => c.id)).toEqual([0, 1, 2, 3, 4, 5].map((i) => `bulk-${i}`))
+    expect(model.batches).toEqual([3])
+    await actor.stop()
+  })
+
+  test('a request that breaks the model takes no other with it, and is given up in the end', async () => {
+    await commit(0)
+    model.poison = ({ key }) => key === 'bad'
+    const { actor } = start()
+    const cohort = { id: 'c', size: 3 }
+    const bad = ports.request('model.generate', 'bad', request({ cohort }), {
+      signal: AbortSignal.timeout(60_000),
+      again: false,
+    })
+    const good = await Promise.all(['g1', 'g2'].map((id) => ask(id, { cohort })))
+    expect(good.map((r) => r.message.data.completions.length)).toEqual([2, 2])
+    await expect(bad).rejects.toThrow(/given up.*poisoned by bad/)
+    await actor.stop()
+  }, 30_000)
+
+  test('a delivery that was answered before is acknowledged, not computed', async () => {
+    await commit(0)
+    const first = start()
+    await ask('a')
+    await first.actor.stop()
+    const computed = model.generated
+    // Answered, yet never acknowledged: its process died in between.
+    const dying = world.net.connect('model.dying')
+    await bus.publish('model.generate', 'b', request())
+    for await (const delivery of dying.pull('model.generate', { credit: 1, signal: signal() })) {
+      const { data } = (await bus.find('generated', 'a'))!.message
+      await bus.append('generated', delivery.id, data)
+      break
+    }
+    await dying.close()
+    const second = start()
+    await expect.poll(async () => (await bus.find('generated', 'b')) !== null && second.actor.state()).toBe('idle')
+    expect(model.generated).toBe(computed)
+    await second.actor.stop()
+  })
+
+  test('a corrupt version is never served: it waits for a sound one', async () => {
+    await commit(0)
+    const { actor } = start()
+    await ask('a')
+    const broken = await bus.putBlob(new TextEncoder().encode('no weights'))
+    await commit(1, 1, broken)
+    const waiting = ask('b')
+    await expect.poll(() => world.warnings.join()).toMatch(/serving requests/)
+    expect(model.trainable().w!.data[0]).toBe(0)
+    await commit(2)
+    expect((await waiting).message.data.weights).toBe(2)
+    await actor.stop()
+  })
+
+  test('weights that do not fit the model are not served either', async () => {
+    await commit(0)
+    const { actor } = start()
+    const other = await bus.putBlob(encodeWeights({ w: f32([1, 2], [2]) }))
+    await commit(1, 1, other)
+    const waiting = ask('b', { minWeights: 1 })
+    await expect.poll(() => world.warnings.join()).toMatch(/weights of another model/)
+    await commit(2)
+    expect((await waiting).message.data.weights).toBe(2)
+    await actor.stop()
+  })
+
+  test('two model actors share the work; each answer comes once', async () => {
+    await commit(0)
+    const actors = [start(4), start(4)]
+    const ids = Array.from({ length: 24 }, (_, i) => `r${i}`)
+    const replies = await Promise.all(ids.map((id) => ask(id, { cohort: { id: 'c', size: 24 } })))
+    expect(replies.map((r) => r.id)).toEqual(ids)
+    expect(model.generated).toBe(24)
+    await Promise.all(actors.map(({ actor }) => actor.stop()))
+  })
+
+  test('logprobs are scored under the newest version', async () => {
+    await commit(0)
+    const { actor } = start()
+    const task = { image, prompt: 'p', completions: [[1, 2], [3]], minWeights: 0 }
+    const reply = await ports.request('model.logprobs', 'l', task, { signal: signal(), again: false })
+    expect(reply.message.data).toMatchObject({ weights: 0, logprobs: [[-0.001, -0.002], [-0.003]] })
+    await actor.stop()
+  })
+})

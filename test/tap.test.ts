@@ -1,0 +1,120 @@
+/** Whoever listens sees the whole loop: a plain NATS client and the published schemas, nothing else of visplay. */
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { connect } from '@nats-io/transport-node'
+import { Ajv2020 } from 'ajv/dist/2020.js'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { startServer, type NatsServer } from '../bus/nats/server.ts'
+import { jsonSchemas } from '../bus/schema-doc.ts'
+import { program } from './support/program.ts'
+
+const SMALL = [
+  'groups.images=4',
+  'groups.answers=4',
+  'world.images=12',
+  'world.evalImages=2',
+  'eval.samples=2',
+  'optimizer.warmup=0',
+  'optimizer.lr=1e-4',
+].flatMap((set) => ['--set', set])
+
+/** A message as anyone may read it. */
+interface Heard {
+  readonly subject: string
+  readonly message: {
+    readonly schema: string
+    readonly traceparent: string
+    readonly data: Readonly<Record<string, unknown>>
+  }
+}
+
+let dir: string
+let server: NatsServer
+const heard: Heard[] = []
+
+beforeAll(async () => {
+  dir = await mkdtemp(join(tmpdir(), 'visplay-tap-'))
+  server = await startServer({ storeDir: join(dir, 'nats') })
+  const client = await connect({ servers: server.url })
+  client.subscribe('visplay.>', { callback: (_, m) => void heard.push({ subject: m.subject, message: m.json() }) })
+  await client.flush()
+  const args = ['--run', 'tapped', '--steps', '2', '--nats', server.url, '--out', join(dir, 'run')]
+  const { code, stderr } = await program(['evolve', '--json', ...args, ...SMALL])
+  expect(code, stderr).toBe(0)
+  await client.drain()
+})
+afterAll(async () => {
+  await server?.stop()
+  await rm(dir, { recursive: true, force: true })
+})
+
+/** The data of the message with this subject after `visplay.tapped.`. */
+function said<T>(subject: string): T & Heard['message'] {
+  const found = heard.find((h) => h.subject === `visplay.tapped.${subject}`)
+  if (!found) throw new Error(`nobody said ${subject}`)
+  return { ...(found.message.data as T), ...found.message }
+}
+
+const dataOf = <T>(prefix: string): T[] =>
+  heard.filter((h) => h.subject.startsWith(`visplay.tapped.${prefix}.`)).map((h) => h.message.data as T)
+
+const traceOf = ({ traceparent }: { readonly traceparent: string }): string => traceparent.split('-')[1]!
+
+describe('everything under visplay.>', () => {
+  test('parses by the published JSON Schema that it names, and its subject names the same', () => {
+    const ajv = new Ajv2020({ strict: true, validateFormats: false })
+    const validators = new Map(Object.entries(jsonSchemas()).map(([name, schema]) => [name, ajv.compile(schema)]))
+    expect(heard.length).toBeGreaterThan(100)
+    for (const { subject, message } of heard) {
+      const validate = validators.get(message.schema)
+      expect(validate, `${subject} names the schema ${message.schema}`).toBeDefined()
+      expect(validate!(message), `${subject}: ${ajv.errorsText(validate!.errors)}`).toBe(true)
+      const [, run, family, ...rest] = subject.split('.')
+      expect(run).toBe('tapped')
+      const named = family === 'live' ? rest.at(-1) : rest.slice(0, -1).join('.')
+      expect(named, subject).toBe(message.schema)
+    }
+  })
+
+  test('every kind of work, every event of an undisturbed run, and what the actors do', () => {
+    const schemas = [...new Set(heard.map((h) => h.message.schema))].toSorted()
+    const work = ['judge.group', 'model.generate', 'model.gradient', 'questioner.image', 'reasoner.question']
+    const events = ['answers', 'eval', 'generated', 'gradient', 'image', 'questions', 'step', 'verdict', 'version']
+    expect(schemas).toEqual(expect.arrayContaining([...work, ...events, 'heartbeat', 'transition']))
+    expect(schemas).not.toEqual(expect.arrayContaining(['dead']))
+  })
+
+  test('every trained group can be followed by its ids from the image to the version', () => {
+    const versions = dataOf<{ weights: number; consumed: string[] }>('log.version')
+    expect(versions.map((v) => v.weights)).toEqual([0, 1, 2])
+    const groups = versions.flatMap(({ weights, consumed }) => consumed.map((group) => ({ weights, group })))
+    const answered = groups.filter(({ group }) => group.includes('-q'))
+    expect(answered.length).toBeGreaterThan(0)
+    for (const { weights, group } of answered) {
+      const imageTask = group.slice(0, group.indexOf('-q'))
+      const task = said<{ step: number; image: string }>(`task.questioner.image.${imageTask}`)
+      const { questions, ...asked } = said<{ image: string; questions: { group: string; silver: string }[] }>(
+        `log.questions.${imageTask}`,
+      )
+      const work = said<{ silver: string; image: string }>(`task.reasoner.question.${group}`)
+      const answers = said<{ step: number; completions: { id: string; text: string }[] }>(`log.answers.${group}`)
+      const request = said<{ samples: number }>(`task.model.generate.answer-${group}`)
+      const reply = said<{ weights: number; completions: { id: string; text: string }[] }>(
+        `log.generated.answer-${group}`,
+      )
+      const verdict = said<{ reasoner: { rewards: number[]; keep: boolean } }>(`log.verdict.${group}`)
+      const step = said<{ weights: number; groups: string[] }>(`log.step.s${weights}`)
+      expect([task.image, asked.image]).toEqual([work.image, work.image])
+      expect(questions.find((q) => q.group === group)?.silver).toBe(work.silver)
+      expect(answers.completions).toEqual(reply.completions)
+      expect([answers.completions.length, verdict.reasoner.rewards.length]).toEqual([request.samples, request.samples])
+      expect(verdict.reasoner.keep).toBe(true)
+      expect([task.step, answers.step, step.weights, reply.weights + 1]).toEqual([weights, weights, weights, weights])
+      expect(step.groups).toContain(group)
+      // One trace follows the image through all actors.
+      const traces = [asked, work, answers, request, reply, verdict].map(traceOf)
+      expect(new Set(traces), group).toEqual(new Set([traceOf(task)]))
+    }
+  })
+})
