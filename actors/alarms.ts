@@ -21,13 +21,21 @@ export const alarmConfigSchema = z.strictObject({
     .min(0)
     .max(1)
     .default(0.95)
-    .describe('Share of answers equal to the silver answer above which the roles may collude'),
+    .describe('Share of answers equal to the silver answer above which fewer kinds of questions mean collusion'),
   agreementRise: z
     .number()
     .min(0)
     .default(0.05)
-    .describe('Rise of the same share that shows that the roles are still learning from each other'),
-  majorityHigh: z.number().min(0).max(1).default(0.97).describe('Majority share above which votes are locked in'),
+    .describe(
+      'Rise of the same share above which a fall of the held-out probe means collusion, not wrong silver answers',
+    ),
+  majorityHigh: z.number().min(0).max(1).default(0.92).describe('Majority share above which votes may be locked in'),
+  keptPart: z
+    .number()
+    .min(0)
+    .max(1)
+    .default(0.5)
+    .describe('They are locked in when the kept groups have also fallen below this part of their start'),
   keptLow: z.number().min(0).max(1).default(0.1).describe('Share of kept groups below which too little is learnt'),
   noneDrift: z
     .number()
@@ -107,15 +115,21 @@ class History {
 type Rule = (history: History, config: AlarmConfig) => Finding | null
 
 const rules = {
-  /** Both roles agree on nonsense: only the probe and the entropy show it. */
+  /**
+   * Both roles agree on nonsense: they agree more and more while the probe falls. Without a probe only an agreement that
+   * is nearly total, on ever fewer kinds of questions, gives it away.
+   */
   collusion(history, config) {
-    const agreement = history.now('reasoner/agreement')
-    if (agreement === null || agreement <= config.agreementHigh) return null
-    const worse = worstProbeFall(history, config) ?? fallen(history, 'questioner/type_entropy', config)
+    const start = history.start('reasoner/agreement')
+    const now = history.now('reasoner/agreement')
+    if (start === null || now === null) return null
+    const worse =
+      (now > start + config.agreementRise ? worstProbeFall(history, config) : null) ??
+      (now > config.agreementHigh ? fallen(history, 'questioner/type_entropy', config) : null)
     if (worse === null) return null
     return {
-      value: agreement,
-      message: `${percent(agreement)} of the answers equal the silver answer while ${worse.message}: the roles agree on nonsense`,
+      value: now,
+      message: `${percent(now)} of the answers equal the silver answer (${percent(start)} at the start) while ${worse.message}: the roles agree on nonsense`,
     }
   },
 
@@ -131,14 +145,16 @@ const rules = {
     }
   },
 
-  /** Every vote is unanimous, so that nothing is left to learn from. */
+  /** Votes become unanimous, so that ever less is left to learn from. */
   'majority-lock-in'(history, config) {
     const share = history.now('reasoner/majority_share')
+    const start = history.start('filter/keep_rate')
     const kept = history.now('filter/keep_rate')
-    if (share === null || kept === null || share <= config.majorityHigh || kept >= config.keptLow) return null
+    if (share === null || start === null || kept === null) return null
+    if (share <= config.majorityHigh || kept >= config.keptPart * start) return null
     return {
       value: share,
-      message: `the majority has ${percent(share)} of the votes and ${percent(kept)} of the groups are kept`,
+      message: `the majority has ${percent(share)} of the votes and the kept groups fell from ${percent(start)} to ${percent(kept)}`,
     }
   },
 

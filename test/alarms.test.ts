@@ -95,12 +95,13 @@ function replay(rows: readonly Row[], config: unknown = {}): Alarm[] {
 const named = (alarms: readonly Alarm[]) => alarms.map((alarm) => alarm.name)
 
 describe('collapses of the prototype', () => {
-  it('collusion: the roles agree while the probe falls', () => {
+  it('collusion: the roles agree more while the probe falls', () => {
     const raised = replay(COLLUSION)
     const collusion = raised.find((alarm) => alarm.name === 'collusion')!
-    expect(collusion.value).toBeGreaterThan(0.95)
-    expect(collusion.message).toMatch(/held-out greedy fell from 63.3 % to 8.4 %/)
-    // The probe warns at its first run, long before the roles agree.
+    expect(collusion.message).toMatch(
+      /73.8 % of the answers equal .* \(68.7 % at the start\) while held-out greedy fell/,
+    )
+    // The probe warns at its first run, before the roles agree.
     expect(raised.find((alarm) => alarm.name === 'held-out-fall')!.step).toBe(20)
     expect(named(raised)).toEqual(expect.arrayContaining(['type-entropy-fall', 'few-kept-groups']))
   })
@@ -111,11 +112,10 @@ describe('collapses of the prototype', () => {
     expect(named(raised)).not.toContain('collusion')
   })
 
-  it('majority lock-in: votes are unanimous and nothing is kept', () => {
+  it('majority lock-in: votes become unanimous and ever less is kept', () => {
     const raised = replay(LOCK_IN)
-    expect(raised.find((alarm) => alarm.name === 'majority-lock-in')).toMatchObject({ value: 0.984 })
+    expect(raised.find((alarm) => alarm.name === 'majority-lock-in')).toMatchObject({ step: 25, value: 0.944 })
     expect(named(raised)).toEqual(expect.arrayContaining(['distinct-fall', 'type-entropy-fall', 'none-drift']))
-    expect(named(raised)).not.toContain('collusion')
   })
 
   it('"none" drift: more questions about absent objects', () => {
@@ -171,7 +171,7 @@ describe('createAlarms', () => {
   })
 
   it('takes other thresholds and refuses unknown ones', () => {
-    expect(named(replay(HEALTHY[0]!, { agreementHigh: 0.5, probeFall: 0.01 }))).toContain('collusion')
+    expect(named(replay(HEALTHY[0]!, { probeFall: 0.01 }))).toContain('collusion')
     expect(() => createAlarms({ probefall: 0.1 })).toThrow('probefall')
   })
 })
