@@ -77,7 +77,8 @@ function isFull(group: readonly Waiting[], maxRows: number): boolean {
   const { kind, cohort } = group[0]!
   if (kind === 'model.gradient') return true
   const ids = new Set(group.map((request) => request.id))
-  if (cohort && ids.size >= cohort.size) return true
+  // Members that disagree about the size (a foreign asker's mistake) are held to the largest: whoever came first must not matter.
+  if (cohort && ids.size >= Math.max(...group.map((request) => request.cohort!.size))) return true
   return group.reduce((sum, request) => sum + request.rows, 0) >= maxRows
 }
 

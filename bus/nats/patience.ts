@@ -18,8 +18,12 @@ const STORAGE_EXCEEDED = 10047
 const STORE_FAILED = 10077
 const JETSTREAM_DOWN = 10008
 
+/** The system's own words for a full disk: the server passes them on, under whatever code the failed write had. */
+const DISK_FULL = /no space left on device|not enough space on the disk|disk quota exceeded/i
+
 const outOfRoom = (error: unknown): boolean =>
-  error instanceof JetStreamApiError && [INSUFFICIENT_RESOURCES, STORAGE_EXCEEDED, STORE_FAILED].includes(error.code)
+  error instanceof JetStreamApiError &&
+  ([INSUFFICIENT_RESOURCES, STORAGE_EXCEEDED, STORE_FAILED].includes(error.code) || DISK_FULL.test(error.message))
 
 /** The stream has a message of this subject: each names one thing, so this one is the same again. */
 export const isRepeat = (error: unknown): boolean =>
