@@ -240,6 +240,13 @@ describe('recipes', () => {
     expect(reasoner).toMatchObject({ keep: false, dropped: 'the silver answer is not the majority answer' })
   })
 
+  it('a gate for the Questioner alone lets the Reasoner learn from every silver answer', async () => {
+    const doubtful = group(['red', 'red', 'red', 'blue'], 'blue')
+    const { questioner, reasoner } = await judged('consensus', doubtful, { gate: 'questioner' })
+    expect(questioner.reward).toBe(0)
+    expect(reasoner).toMatchObject({ rewards: [0, 0, 0, 1], keep: true, dropped: null })
+  })
+
   it('consensus passes a negative value through a closed gate', async () => {
     const { questioner } = await judged('consensus', group(['red', 'blue', 'blue'], 'red'), { alpha: -1, beta: -1 })
     expect(questioner.reward).toBeLessThan(-1)

@@ -47,8 +47,11 @@ export class KeyValueCache {
     const width = columns.dims[2]! * headDim
     const target = this.#data[2 * layer + which]!
     const source = columns.data as Float32Array
-    for (let row = 0; row < images * kvHeads; row++)
-      target.set(source.subarray(row * width, (row + 1) * width), (row * this.capacity + this.used) * headDim)
+    // A loop: one `set` per row costs more than the few columns of a step.
+    for (let row = 0; row < images * kvHeads; row++) {
+      const [from, to] = [row * width, (row * this.capacity + this.used) * headDim]
+      for (let i = 0; i < width; i++) target[to + i] = source[from + i]!
+    }
   }
 
   advance(columns: number): void {

@@ -10,6 +10,11 @@ export interface SessionOptions {
   readonly device?: Device
   /** Threads of one operator; default 0 = all cores. */
   readonly threads?: number
+  /**
+   * Whether threads wait for work by spinning (default): best for a long run alone. Sessions that take turns should not:
+   * the idle threads of one take the cores that the other needs.
+   */
+  readonly spin?: boolean
 }
 
 /**
@@ -29,7 +34,7 @@ export class Session {
   static async create(
     graph: Graph,
     outputs: Readonly<Record<string, Value>>,
-    { device = 'cpu', threads = 0 }: SessionOptions = {},
+    { device = 'cpu', threads = 0, spin = true }: SessionOptions = {},
   ): Promise<Session> {
     const model = toOnnx(graph, outputs)
     const session = await ort.InferenceSession.create(model.bytes, {
@@ -38,6 +43,7 @@ export class Session {
       // Sizes vary from run to run: plans of one size hold memory that the next size cannot use.
       enableMemPattern: false,
       intraOpNumThreads: threads,
+      extra: { session: { intra_op: { allow_spinning: spin ? '1' : '0' } } },
       externalData: model.external.map(({ path, data }) => ({ path, data })),
       logSeverityLevel: 3,
     })

@@ -26,6 +26,10 @@ const configSchema = z.strictObject({
     .enum(['any', 'doubtful', 'never'])
     .default('any')
     .describe('Groups with "none"-like answers: skip all, only those where "none" is not the majority, or never'),
+  gate: z
+    .enum(['both', 'questioner'])
+    .default('both')
+    .describe('Whom a silver answer that is not the majority answer holds back: both roles, or the Questioner alone'),
 })
 type Config = z.output<typeof configSchema>
 
@@ -63,7 +67,7 @@ export const consensus = defineRecipe({
 
 function dropReason(vote: Vote, agrees: boolean, config: Config): string | null {
   if (vote.majority === null) return 'no final answer in the group'
-  if (!agrees) return 'the silver answer is not the majority answer'
+  if (!agrees && config.gate === 'both') return 'the silver answer is not the majority answer'
   if (vote.none > 0 && config.skipNone === 'any') return 'a "none"-like answer in the group'
   const mostlyNone = config.noneWords.map(normalizeAnswer).includes(vote.majority)
   if (vote.none > 0 && config.skipNone === 'doubtful' && !mostlyNone)

@@ -59,6 +59,10 @@ export interface UpdateResult {
 const CHUNK_VOCAB = 4096
 const MOST_CHUNKS = 8
 
+/** Multiplications of an MLP layer: for one token of models small enough to have two sessions, and for all tokens of a small step. */
+const SMALL_LAYER = 2 ** 18
+const SMALL_PRODUCT = 2 ** 25
+
 export class Network {
   /** Current trainable weights; replaced as a whole. */
   weights: Weights
@@ -75,7 +79,8 @@ export class Network {
   /** Image features float32 [tiles·tokens, hidden], a few tiles at a time. */
   async features(pixels: Pixels): Promise<HostTensor<'float32'>> {
     const { height, width, tiles } = pixels
-    const session = await this.#session(`vision ${height}x${width}`, () => visionGraph(this.context, height, width))
+    const build = () => visionGraph(this.context, height, width)
+    const session = await this.#session(`vision ${height}x${width}`, build, { spin: false })
     const size = 3 * height * width
     const batch = Math.max(1, Math.floor((64 * 3 * 64 * 64) / size))
     const parts: Float32Array[] = []
@@ -106,11 +111,19 @@ export class Network {
 
   /** New tokens, then samples at their rows. */
   async #extend(feeds: TensorMap): Promise<TensorMap> {
-    const session = await this.#session('extend', () => extendGraph(this.context))
+    const how = { spin: false, ...this.#threadsFor(feeds['ids']!.data.length) }
+    const session = await this.#session('extend', () => extendGraph(this.context), how)
     const { hidden, ...cache } = await session.run({ ...this.weights, ...feeds })
     const temperatures = feeds['inverseTemperature'] ? 'any' : 'one'
-    const head = await this.#session(`sample ${temperatures}`, () => samplerGraph(this.context, temperatures))
+    const head = await this.#session(`sample ${temperatures}`, () => samplerGraph(this.context, temperatures), how)
     return { ...cache, ...(await head.run({ ...this.weights, ...feeds, hidden: hidden! })) }
+  }
+
+  /** Small steps of small models are faster on one thread: each of their operators is shorter than a handover. */
+  #threadsFor(tokens: number): SessionOptions {
+    const { hiddenSize, intermediate } = this.context.config.text
+    const perToken = hiddenSize * intermediate
+    return perToken <= SMALL_LAYER && perToken * tokens <= SMALL_PRODUCT ? { threads: 1 } : {}
   }
 
   /** Log-probabilities and entropies of the completions of a packed tree under `weights` (default: the current ones). */
@@ -167,11 +180,13 @@ export class Network {
     return Math.min(MOST_CHUNKS, Math.ceil(this.context.config.text.vocab / CHUNK_VOCAB))
   }
 
-  #session(key: string, build: () => BuiltGraph): Promise<Session> {
+  #session(name: string, build: () => BuiltGraph, how: SessionOptions = {}): Promise<Session> {
+    const options = { ...this.options, ...how }
+    const key = `${name} ${options.threads}`
     let session = this.#sessions.get(key)
     if (!session) {
       const { graph, outputs } = build()
-      session = Session.create(graph, outputs, this.options)
+      session = Session.create(graph, outputs, options)
       this.#sessions.set(key, session)
     }
     return session

@@ -1,4 +1,5 @@
 /** Messages and pictures → token ids and pixels: SmolVLMProcessor and Idefics3Processor of transformers. */
+import { LRUCache } from 'lru-cache'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { loadChatTemplate, renderChat, type ChatMessage, type ChatTemplate } from '../../io/chat-template.ts'
@@ -81,6 +82,8 @@ export class SmolVlmProcessor {
   readonly #template: ChatTemplate
   /** Ids of the few distinct prompt heads (one per tile grid), so that only the text is encoded each time. */
   readonly #heads = new Map<string, readonly number[]>()
+  /** Prompts seen: a step asks for each several times, to sample and to train. */
+  readonly #prompts = new LRUCache<string, SplitPrompt>({ max: 4096 })
 
   constructor(settings: ImageSettings, imageSeqLen: number, tokenizer: Tokenizer, template: ChatTemplate) {
     this.settings = settings
@@ -97,6 +100,16 @@ export class SmolVlmProcessor {
 
   /** The prompt of one user turn, the picture first; names of special tokens are removed from `text`. */
   splitPrompt(text: string, grid: TileGrid | null): SplitPrompt {
+    const key = `${grid ? `${grid.rows}x${grid.cols}` : 'text'} ${text}`
+    let split = this.#prompts.get(key)
+    if (!split) {
+      split = this.#splitTurn(text, grid)
+      this.#prompts.set(key, split)
+    }
+    return split
+  }
+
+  #splitTurn(text: string, grid: TileGrid | null): SplitPrompt {
     const part = { type: 'text', text: plainText(text, this.tokenizer.specialTokens) } as const
     const content = grid ? [{ type: 'image' } as const, part] : [part]
     return this.splitMessages([{ role: 'user', content }], grid ? [grid] : [])
