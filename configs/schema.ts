@@ -25,7 +25,7 @@ const modelSchema = z.strictObject({
   device: z
     .enum(DEVICES)
     .default('auto')
-    .describe('Where to compute; "auto" tries what is there, verifies and measures'),
+    .describe('Where to compute; "auto" is the CPU, the only device that every test runs on'),
   threads: z.number().int().min(0).default(0).describe('CPU threads of one session; 0 = the cores of the machine'),
   train: z
     .enum(['full', 'vision', 'lora'])

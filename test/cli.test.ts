@@ -60,6 +60,16 @@ describe('the program, called from another folder', () => {
     expect(stderr).toContain(message)
   })
 
+  test.concurrent('a device that is not there ends with one line that names it', async ({ expect }) => {
+    const device = process.platform === 'win32' ? 'coreml' : 'dml'
+    const model = join(PACKAGE_ROOT, 'models', 'tiny')
+    const { code, stderr } = await visplay('generate', '--model', model, '--prompt', 'hi', '--device', device)
+    expect(code).toBe(1)
+    expect(stderr).toMatch(
+      new RegExp(`^visplay: the device "${device}" cannot be used here \\(.*\\); choose the device cpu\n$`),
+    )
+  })
+
   test.concurrent('a missing image ends with 1 and one line that names it', async ({ expect }) => {
     const { code, stdout, stderr } = await visplay(
       'generate',

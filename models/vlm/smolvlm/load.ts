@@ -1,5 +1,6 @@
 /** A checkpoint folder of the SmolVLM / Idefics3 family as a model on the calling thread. */
 import { assertFinite, openCheckpoint } from '../../io/safetensors.ts'
+import { openDevice } from '../../runtime/device.ts'
 import { f32, type HostTensor, type Weights } from '../../tensor.ts'
 import type { LoadOptions } from '../load-options.ts'
 import { createLora, readAdapter } from '../lora.ts'
@@ -12,14 +13,17 @@ import { loadSmolVlmProcessor, type SmolVlmProcessor } from './processor.ts'
 import { visionPositionIds } from './vision-positions.ts'
 import { checkTensors, expectedWeights } from './weights.ts'
 
-/** Throws CheckpointError when a file is missing, a tensor does not fit or a weight is not finite. */
+/**
+ * Throws CheckpointError when a file is missing, a tensor does not fit or a weight is not finite, DeviceError when the
+ * device cannot compute.
+ */
 export async function loadSmolVlm(dir: string, options: LoadOptions = {}): Promise<SmolVlmModel> {
+  const device = await openDevice(options.device)
   const config = await loadSmolVlmConfig(dir)
   const processor = await loadSmolVlmProcessor(dir, config)
   const weights = await readWeights(dir, config)
   const { frozen, trainable, lora } = await split(weights, options)
   const context = graphContext(config, processor, frozen, trainable, lora)
-  const device = options.device === undefined || options.device === 'auto' ? 'cpu' : options.device
   const network = new Network(context, trainable, { device, threads: options.threads ?? 0 })
   const visionTrained = Object.keys(trainable).some((n) => /^model\.(vision_model|connector)\./.test(n))
   const total = Object.values(weights).reduce((n, t) => n + t.data.length, 0)
