@@ -1,13 +1,16 @@
 /** Whoever listens sees the whole loop: a plain NATS client and the published schemas, nothing else of visplay. */
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { connect } from '@nats-io/transport-node'
 import { Ajv2020 } from 'ajv/dist/2020.js'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { connectNet } from '../bus/nats/net.ts'
 import { startServer, type NatsServer } from '../bus/nats/server.ts'
 import { jsonSchemas } from '../bus/schema-doc.ts'
-import { program } from './support/program.ts'
+import { configToYaml, loadConfig } from '../configs/load.ts'
+import type { TapLine } from '../runners/tap/decode.ts'
+import { program, startProgram } from './support/program.ts'
 
 const SMALL = [
   'groups.images=4',
@@ -116,5 +119,81 @@ describe('everything under visplay.>', () => {
       const traces = [asked, work, answers, request, reply, verdict].map(traceOf)
       expect(new Set(traces), group).toEqual(new Set([traceOf(task)]))
     }
+  })
+})
+
+async function tap(...args: string[]): Promise<TapLine[]> {
+  const { code, stdout, stderr } = await program(['tap', '--json', ...args])
+  expect(code, stderr).toBe(0)
+  const lines = stdout.split('\n').slice(0, -1)
+  return lines.map((line) => JSON.parse(line) as TapLine)
+}
+const subjectsOf = (lines: readonly TapLine[]) => lines.map((line) => ('subject' in line ? line.subject : ''))
+
+describe('visplay tap', () => {
+  const past = ['--nats', 'URL', '--run', 'tapped', '--since']
+  const since = (...args: string[]) => tap(...[...past, ...args].map((arg) => (arg === 'URL' ? server.url : arg)))
+
+  test('reads the whole log in order, each record checked', async () => {
+    const lines = await since('start')
+    expect(lines.filter((line) => 'problem' in line)).toEqual([])
+    const seqs = lines.map((line) => ('seq' in line ? line.seq : null))
+    expect(seqs).toEqual(seqs.map((_, i) => i + 1))
+    const live = new Set(heard.map((h) => h.subject).filter((subject) => subject.includes('.log.')))
+    expect(new Set(subjectsOf(lines))).toEqual(live)
+  })
+
+  test('filters by subject, by sequence number and by trace', async () => {
+    const steps = await since('start', 'log.step.*')
+    expect(subjectsOf(steps)).toEqual(['visplay.tapped.log.step.s1', 'visplay.tapped.log.step.s2'])
+    const [, last] = steps as { seq: number }[]
+    expect(subjectsOf(await since(String(last!.seq), 'log.step.*'))).toEqual(['visplay.tapped.log.step.s2'])
+    const traced = subjectsOf(await since('start', '--trace', 's1-i2')).map((s) => s.split('.').slice(3).join('.'))
+    expect(traced).toEqual(expect.arrayContaining(['questions.s1-i2', 'answers.s1-i2-q0', 'verdict.s1-i2-q0']))
+    expect(traced.filter((s) => /s1-i[013]|s2-/.test(s))).toEqual([])
+  })
+
+  test('follows what is said now until Ctrl-C, and shows what does not fit', async () => {
+    const tapping = startProgram(['tap', '--json', '--nats', server.url, '--run', 'tapped'])
+    const client = await connect({ servers: server.url })
+    const said = setInterval(() => client.publish('visplay.tapped.live.judge.x.heartbeat', '{"no": "envelope"}'), 50)
+    await vi.waitFor(() => expect(tapping.events().length).toBeGreaterThan(0), 20_000)
+    clearInterval(said)
+    tapping.kill('SIGINT')
+    expect((await tapping.ended).code).toBe(130)
+    expect(tapping.events()[0]).toMatchObject({
+      seq: null,
+      problem: expect.stringMatching(/not an envelope/) as string,
+    })
+    await client.close()
+  })
+
+  test('reads a run that has ended, more than once', async () => {
+    const folder = join(dir, 'ended')
+    await mkdir(folder)
+    await writeFile(join(folder, 'config.yaml'), configToYaml(loadConfig({ sets: ['run=ended'] })))
+    const own = await startServer({ storeDir: join(folder, 'nats') })
+    const net = await connectNet(own.url, 'ended')
+    const bus = net.connect('judge.1')
+    // Too long for a message: it travels as a blob.
+    const reasons = ['short', 'long '.repeat(100_000)]
+    for (const [i, reason] of reasons.entries())
+      await bus.append('dropped', `g${i}`, { step: 1, group: `g${i}`, reason })
+    await net.close()
+    await own.stop()
+    for (let again = 0; again < 2; again++) {
+      const lines = (await tap('--run', folder, '--since', 'start')) as { data: { reason: string } }[]
+      expect(lines.map((line) => line.data.reason)).toEqual(reasons)
+    }
+  })
+
+  test('a run that is not there and a wrong filter are one line each', async () => {
+    const gone = await program(['tap', '--nats', server.url, '--run', 'gone'])
+    expect([gone.code, gone.stderr]).toEqual([1, `visplay: the NATS server at ${server.url} has no run "gone"\n`])
+    const wrong = await program(['tap', 'verdict', '--nats', server.url, '--run', 'tapped'])
+    expect([wrong.code, wrong.stderr]).toEqual([
+      2,
+      'visplay: the filter "verdict" begins with none of task, log, live, * and >\n',
+    ])
   })
 })

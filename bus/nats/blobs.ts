@@ -1,9 +1,10 @@
 /** Content-addressed blobs of a run in JetStream's object store, with those last used kept in memory. */
 import { LRUCache } from 'lru-cache'
-import { blobName, missingBlob, verifyBlob } from '../blob-name.ts'
+import { blobName, verifyBlob } from '../blob-name.ts'
 import { BlobError } from '../bus.ts'
 import type { Lifetime } from '../lifetime.ts'
 import { patiently } from './patience.ts'
+import { readBlob } from './read-blob.ts'
 import type { Shared } from './shared.ts'
 
 /** Below the server's `max_payload`; larger chunks gain nothing. */
@@ -54,7 +55,7 @@ export class NatsBlobs {
   async #fetch(name: string): Promise<Uint8Array> {
     for (let attempt = 1; ; attempt++) {
       try {
-        const bytes = await this.#patiently(`fetching blob ${name}`, () => this.#read(name))
+        const bytes = await this.#patiently(`fetching blob ${name}`, () => readBlob(this.#shared, name))
         verifyBlob(name, bytes)
         this.#cache.set(name, bytes)
         return bytes
@@ -62,17 +63,6 @@ export class NatsBlobs {
         if (!(error instanceof BlobError) || attempt === ATTEMPTS) throw error
       }
     }
-  }
-
-  async #read(name: string): Promise<Uint8Array> {
-    const result = await this.#shared.objects.get(name)
-    if (result === null) throw missingBlob(name)
-    const chunks: Uint8Array[] = []
-    for await (const chunk of result.data) chunks.push(chunk)
-    const error = await result.error
-    if (error)
-      throw new BlobError(`blob ${name} cannot be read back (${error.message}); store it again`, { cause: error })
-    return new Uint8Array(Buffer.concat(chunks))
   }
 
   #patiently<T>(what: string, attempt: () => Promise<T>): Promise<T> {

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { findServer, type FindOptions } from './find-server.ts'
 import { NatsServerError } from './server-version.ts'
-import { claimStore, listeningUrl, pidFile, serverName } from './store-owner.ts'
+import { claimStore, configFile, listeningUrl, pidFile, serverName } from './store-owner.ts'
 
 export interface StartOptions extends FindOptions {
   /** Folder of the streams, the configuration and the log of the server; made if missing. */
@@ -60,7 +60,7 @@ export async function startServer(options: StartOptions): Promise<NatsServer> {
   const { path, version } = await findServer(options)
   await mkdir(storeDir, { recursive: true })
   await claimStore(storeDir)
-  const config = join(storeDir, 'nats.conf')
+  const config = configFile(storeDir)
   const logFile = join(storeDir, 'nats.log')
   await writeFile(config, configuration(storeDir, host, port, sync))
   const log = await open(logFile, 'a')
@@ -127,6 +127,8 @@ async function explain(logFile: string, from: number, host: string, port: number
 }
 
 async function stop(child: ChildProcess, exited: Promise<void>, pid: number | null): Promise<void> {
+  // Nothing else may keep the program alive until the server has ended.
+  child.ref()
   if (child.stdin) child.stdin.end()
   else child.kill()
   const gone = await Promise.race([exited.then(() => true), sleep(10_000, false, { ref: false })])

@@ -1,16 +1,18 @@
 /** One server per store: ends one that outlived its program, and refuses a store that another program is using. */
+import { execFile } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { once } from 'node:events'
 import { readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { promisify } from 'node:util'
 import { NatsServerError } from './server-version.ts'
 
 /** A server tells its name to whoever connects, so a server of this store can be told from any other. */
 export const serverName = (storeDir: string): string =>
   `visplay-${createHash('sha256').update(resolve(storeDir)).digest('hex').slice(0, 16)}`
 
+export const configFile = (storeDir: string): string => join(storeDir, 'nats.conf')
 export const pidFile = (storeDir: string): string => join(storeDir, 'nats.pid')
 const ownerFile = (storeDir: string) => join(storeDir, 'owner.pid')
 
@@ -23,35 +25,61 @@ export async function listeningUrl(storeDir: string): Promise<string | null> {
 
 /** Makes this process the owner of the store. Throws NatsServerError while another process is. */
 export async function claimStore(storeDir: string): Promise<void> {
-  // A server whose program was killed ends by itself within moments.
-  for (let waited = 0; await isServed(storeDir); waited += 100) {
+  // A server whose program was killed ends by itself within moments; two on one store would destroy it.
+  for (let waited = 0; ; waited += 100) {
+    const server = await serverProcess(storeDir)
+    if (server === null && (await servedAt(storeDir)) === null) break
     const owner = await pidIn(ownerFile(storeDir))
     if (owner !== null && alive(owner)) {
       throw new NatsServerError(
         `${storeDir} is in use: process ${owner} runs a NATS server on it; stop that process, or use its server`,
       )
     }
-    const server = await pidIn(pidFile(storeDir))
-    if (waited >= 2000 && server !== null && alive(server)) process.kill(server, 'SIGKILL')
+    if (waited >= 2000 && server !== null) process.kill(server, 'SIGKILL')
     await sleep(100)
   }
   for (const name of await readdir(storeDir)) if (name.endsWith('.ports')) await rm(join(storeDir, name))
   await writeFile(ownerFile(storeDir), String(process.pid))
 }
 
-async function isServed(storeDir: string): Promise<boolean> {
+/** The process that runs, or is just ending, a server on this store: it has the store's configuration in its arguments. */
+async function serverProcess(storeDir: string): Promise<number | null> {
+  const pid = await pidIn(pidFile(storeDir))
+  if (pid === null || !alive(pid)) return null
+  return (await argumentsOf(pid)).includes(configFile(storeDir)) ? pid : null
+}
+
+/** Empty where the system does not tell. */
+async function argumentsOf(pid: number): Promise<string> {
+  try {
+    return await readFile(`/proc/${pid}/cmdline`, 'utf8')
+  } catch {
+    const asked = await promisify(execFile)('ps', ['-o', 'args=', '-p', String(pid)]).catch(() => null)
+    return asked?.stdout ?? ''
+  }
+}
+
+/** Address of the server that runs on this store; null when none does. */
+async function servedAt(storeDir: string): Promise<string | null> {
   const url = await listeningUrl(storeDir)
-  if (url === null) return false
+  if (url === null) return null
   const { hostname, port } = new URL(url)
   const socket = connect({ host: hostname, port: Number(port) })
-  try {
-    const [greeting] = (await once(socket, 'data', { signal: AbortSignal.timeout(2000) })) as [Buffer]
-    return greeting.toString('utf8').includes(`"${serverName(storeDir)}"`)
-  } catch {
-    return false
-  } finally {
-    socket.destroy()
-  }
+  socket.setTimeout(2000, () => socket.destroy())
+  const greeting = await new Promise<string>((resolve) => {
+    socket.once('data', (data: Buffer) => resolve(data.toString('utf8')))
+    // Refused, silent, or closed by a server that is ending.
+    socket.once('close', () => resolve(''))
+    socket.once('error', () => resolve(''))
+  })
+  socket.destroy()
+  return greeting.includes(`"${serverName(storeDir)}"`) ? url : null
+}
+
+/** Address of the server of this store while the process that owns it lives; null when none does, or only for moments more. */
+export async function ownedServer(storeDir: string): Promise<string | null> {
+  const owner = await pidIn(ownerFile(storeDir))
+  return owner !== null && alive(owner) ? servedAt(storeDir) : null
 }
 
 async function pidIn(file: string): Promise<number | null> {

@@ -5,7 +5,7 @@ import { suggestion } from '../../configs/suggest.ts'
 import { UsageError } from './fail.ts'
 
 /** Runs without `--out` are kept here, under the current folder. */
-const RUNS = 'runs'
+export const RUNS = 'runs'
 
 export const defaultRunFolder = (run: string): string => resolve(RUNS, run)
 
