@@ -178,6 +178,11 @@ const busSchema = z.strictObject({
     .nullable()
     .default(null)
     .describe('Port of the started server; null = a free one'),
+  listen: z
+    .string()
+    .min(1)
+    .default('127.0.0.1')
+    .describe('Address the started server listens on; elsewhere than on this machine a token is asked for'),
 })
 
 /** Each recipe brings its own schema, so that adding one changes nothing here. */

@@ -5,14 +5,16 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { findServer, type FindOptions } from './find-server.ts'
 import { NatsServerError } from './server-version.ts'
-import { claimStore, configFile, listeningUrl, pidFile, serverName } from './store-owner.ts'
+import { claimStore, configFile, keepToken, listeningUrl, pidFile, serverName } from './store-owner.ts'
 
 export interface StartOptions extends FindOptions {
   /** Folder of the streams, the configuration and the log of the server; made if missing. */
   readonly storeDir: string
   /** A free one when left out. */
   readonly port?: number
+  /** Where it listens: this machine alone if left out. Elsewhere whoever connects needs the `token`. */
   readonly host?: string
+  readonly token?: string
   /**
    * When data goes from the operating system to the disk. Either way an acknowledged message survives the death of every
    * process. `interval` (default): a power failure costs up to the last 250 ms, of which a resumed run recomputes what is
@@ -22,7 +24,7 @@ export interface StartOptions extends FindOptions {
 }
 
 export interface NatsServer {
-  /** `nats://host:port`. */
+  /** `nats://host:port` for this machine, with the token. */
   readonly url: string
   readonly port: number
   readonly pid: number
@@ -56,13 +58,14 @@ exit "$code"
 
 /** Starts a server on `storeDir`; throws NatsServerError in one line that says what to do. */
 export async function startServer(options: StartOptions): Promise<NatsServer> {
-  const { storeDir, port = -1, host = '127.0.0.1', sync = 'interval' } = options
+  const { storeDir, port = -1, host = '127.0.0.1', sync = 'interval', token = null } = options
   const { path, version } = await findServer(options)
   await mkdir(storeDir, { recursive: true })
   await claimStore(storeDir)
   const config = configFile(storeDir)
   const logFile = join(storeDir, 'nats.log')
-  await writeFile(config, configuration(storeDir, host, port, sync))
+  await keepToken(storeDir, token)
+  await writeFile(config, configuration({ storeDir, host, port, sync, token }), { mode: 0o600 })
   const log = await open(logFile, 'a')
   const logStart = (await log.stat()).size
   const child =
@@ -82,8 +85,15 @@ export async function startServer(options: StartOptions): Promise<NatsServer> {
 }
 
 /** A client that stops reading is cut off after `write_deadline` instead of slowing the others. */
-function configuration(storeDir: string, host: string, port: number, sync: 'interval' | 'always'): string {
+function configuration({
+  storeDir,
+  host,
+  port,
+  sync,
+  token,
+}: Required<Pick<StartOptions, 'storeDir' | 'host' | 'port' | 'sync'>> & { readonly token: string | null }): string {
   return [
+    ...(token === null ? [] : [`authorization { token: ${JSON.stringify(token)} }`]),
     `server_name: ${serverName(storeDir)}`,
     `host: ${JSON.stringify(host)}`,
     `port: ${port}`,

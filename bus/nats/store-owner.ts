@@ -16,11 +16,27 @@ export const configFile = (storeDir: string): string => join(storeDir, 'nats.con
 export const pidFile = (storeDir: string): string => join(storeDir, 'nats.pid')
 const ownerFile = (storeDir: string) => join(storeDir, 'owner.pid')
 
-/** The address in the file that the server writes once it is ready for connections; null before. */
+const tokenFile = (storeDir: string) => join(storeDir, 'token')
+
+/** Remembers, for this user's eyes only, what the server of this store asks for; null = nothing. */
+export async function keepToken(storeDir: string, token: string | null): Promise<void> {
+  await rm(tokenFile(storeDir), { force: true })
+  if (token !== null) await writeFile(tokenFile(storeDir), token, { mode: 0o600 })
+}
+
+/**
+ * The address for this machine, token included, from the file that the server writes once it is ready for connections;
+ * null before.
+ */
 export async function listeningUrl(storeDir: string): Promise<string | null> {
-  const file = (await readdir(storeDir)).find((name) => name.endsWith('.ports'))
+  const files = await readdir(storeDir)
+  const file = files.find((name) => name.endsWith('.ports'))
   const text = file === undefined ? '' : await readFile(join(storeDir, file), 'utf8')
-  return text.trimEnd().endsWith('}') ? (/nats:\/\/[^"]+/.exec(text)?.[0] ?? null) : null
+  const found = text.trimEnd().endsWith('}') ? /nats:\/\/[^"]+/.exec(text)?.[0] : undefined
+  if (found === undefined) return null
+  const url = new URL(found)
+  if (files.includes('token')) url.username = await readFile(tokenFile(storeDir), 'utf8')
+  return `${url.protocol}//${url.username === '' ? '' : `${url.username}@`}${url.host}`
 }
 
 /** Makes this process the owner of the store. Throws NatsServerError while another process is. */

@@ -45,6 +45,11 @@ export type EvolveEvent =
       readonly from: number
     }
   | {
+      readonly event: 'join'
+      /** What to type on another machine. */
+      readonly command: string
+    }
+  | {
       readonly event: 'images'
       readonly source: string
       readonly used: number

@@ -39,6 +39,7 @@ const FLAGS: Readonly<Record<string, string>> = {
   threads: 'model.threads',
   nats: 'bus.nats',
   port: 'bus.port',
+  listen: 'bus.listen',
   stopOnAlarm: 'stopOnAlarm',
 }
 
@@ -69,6 +70,7 @@ export function command(): Command {
     .option('--threads <n>', 'CPU threads; 0 = the cores of the machine [model.threads]')
     .option('--nats <url>', 'a running NATS server instead of an own one [bus.nats]')
     .option('--port <n>', 'port of the own NATS server [bus.port]')
+    .option('--listen <host>', 'let other machines join: address of the own server, such as 0.0.0.0 [bus.listen]')
     .option('--stop-on-alarm', 'end at the best version when a collapse shows [stopOnAlarm]')
     .option('--preset <name>', 'tiny, smolvlm; chosen from the model if left out')
     .option('--config <file>', 'YAML with differences to the preset')

@@ -15,6 +15,7 @@ const COMMANDS: Readonly<Record<string, Entry>> = {
   pretrain: { summary: 'train the tiny model from nothing', load: () => import('./pretrain.ts') },
   verify: { summary: 'recompute a folder of reference outputs', load: () => import('./verify.ts') },
   bench: { summary: 'measure speed and memory on this machine', load: () => import('./bench.ts') },
+  join: { summary: 'take part in a run from another process or machine', load: () => import('./join.ts') },
   tap: { summary: 'listen to a run', load: () => import('./tap.ts') },
   report: { summary: 'rebuild report.html of a run', load: () => import('./report.ts') },
   doctor: { summary: 'check what this machine has', load: () => import('./doctor.ts') },

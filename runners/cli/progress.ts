@@ -60,6 +60,8 @@ function update(state: State, event: EvolveEvent, live: boolean): readonly strin
         `${event.from > 0 ? `run ${event.run} goes on from step ${event.from}` : `run ${event.run}`} in ${event.out}`,
         `model ${event.model} on ${event.device} · recipe ${event.recipe} · seed ${event.seed} · ${event.steps} steps`,
       ]
+    case 'join':
+      return [`others join with: ${event.command}`]
     case 'images':
       return imageLines(event.source, event.used, event.skipped)
     case 'eval':

@@ -1,4 +1,6 @@
 /** A run from beginning to end: model, images, bus, actors, measurements, results; and again after a crash. */
+import { randomBytes } from 'node:crypto'
+import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { evalId, versionId } from '../../actors/ids.ts'
 import { embeddingSimilarity } from '../../actors/rewards/similarity.ts'
@@ -14,6 +16,10 @@ import type { Model } from '../../models/model.ts'
 import { openEmbedder } from '../../models/similarity/embedder.ts'
 import type { Accuracy, EvolveEvent } from '../cli/events.ts'
 import { writeReport } from '../report/write.ts'
+import { sayEnded } from './ended.ts'
+import { shareCheckpoint } from './base-checkpoint.ts'
+import { Closing } from './closing.ts'
+import { Guests } from './guests.ts'
 import { loadRunModel, writeCheckpoint } from './load.ts'
 import { NewFolder } from './new-folder.ts'
 import { System } from './system.ts'
@@ -31,23 +37,6 @@ export interface EvolveOptions {
 export type RunConfig = Config & { readonly run: string; readonly out: string }
 export type Done = Extract<EvolveEvent, { event: 'done' }>
 
-/** What must be closed, last opened first. */
-class Closing {
-  readonly #steps: (() => Promise<unknown>)[] = []
-
-  add<T>(thing: T, close: (thing: T) => Promise<unknown>): T {
-    this.#steps.push(() => close(thing))
-    return thing
-  }
-
-  /** Closes everything even if something does not close; throws the first such error. */
-  async close(): Promise<void> {
-    const errors: unknown[] = []
-    for (const step of this.#steps.toReversed()) await step().catch((error: unknown) => errors.push(error))
-    if (errors.length > 0) throw errors[0]
-  }
-}
-
 /** Runs or resumes a run; shows `done` at the end and returns it. */
 export async function evolve(config: RunConfig, options: EvolveOptions): Promise<Done> {
   const started = Date.now()
@@ -59,9 +48,9 @@ export async function evolve(config: RunConfig, options: EvolveOptions): Promise
     signal.throwIfAborted()
     if (!resume) folder = await NewFolder.make(config.out, configToYaml(config))
     const world = await prepareWorld(config, config.out, signal)
-    const net = await openNet(config, closing, (message) => show({ event: 'note', message }))
+    const { net, url } = await openNet(config, closing, (message) => show({ event: 'note', message }))
     folder = null
-    const done = await play(config, options, { model, world, net, started, closing })
+    const done = await play(config, options, { model, world, net, url, started, closing })
     show(done)
     return done
   } finally {
@@ -76,33 +65,43 @@ async function openNet(
   { run, out, bus }: RunConfig,
   closing: Closing,
   onNote: (message: string) => void,
-): Promise<Net> {
+): Promise<{ net: Net; url: string }> {
   let url = bus.nats
   if (url === null) {
-    const options = { storeDir: join(out, 'nats'), onNote, ...(bus.port !== null && { port: bus.port }) }
+    const token = isLoopback(bus.listen) ? {} : { token: randomBytes(16).toString('hex') }
+    const port = bus.port === null ? {} : { port: bus.port }
+    const options = { storeDir: join(out, 'nats'), onNote, host: bus.listen, ...port, ...token }
     const server = closing.add(await startServer(options), (s) => s.stop())
     url = server.url
     await reclaimTasks(url, run)
   }
-  return closing.add(await connectNet(url, run), (net) => net.close())
+  return { net: closing.add(await connectNet(url, run), (net) => net.close()), url }
 }
+
+const isLoopback = (host: string): boolean => host === 'localhost' || host === '::1' || host.startsWith('127.')
 
 interface Stage {
   readonly model: Model
   readonly world: RunWorld
   readonly net: Net
+  /** Where it is, for those who want to join. */
+  readonly url: string
   readonly started: number
   readonly closing: Closing
 }
 
 async function play(config: RunConfig, { show, signal }: EvolveOptions, stage: Stage): Promise<Done> {
   const { run, out } = config
-  const { model, world, net, closing, started } = stage
+  const { model, world, net, url, closing, started } = stage
   const bus = net.connect('evolve.main')
   await bus.putValue('config', config)
+  await sayEnded(bus, false)
+  await shareCheckpoint(bus, config.model.dir, config.bus.nats !== null || !isLoopback(config.bus.listen))
   const from = (await bus.getHead())?.head.version ?? 0
   const about = { model: config.model.dir, device: model.device, recipe: config.recipe, seed: config.seed }
   show({ event: 'start', run, out, ...about, steps: config.steps, from })
+  show({ event: 'join', command: `npx visplay join ${reachable(url, config.bus.listen)} --run ${run}` })
+  const guests = closing.add(new Guests(bus, (message) => show({ event: 'note', message })), (g) => g.close())
   show({ event: 'images', source: world.source, used: world.images.length, skipped: world.skipped })
   const watch = new Watch(config, from, show)
   const system = new System({
@@ -124,13 +123,25 @@ async function play(config: RunConfig, { show, signal }: EvolveOptions, stage: S
   const measured = await Promise.all(world.sets.map(({ name }) => beforeAfter(bus, name, version, signal)))
   await writeVersion(bus, version, config, signal)
   await system.written(Math.max(0, ...measured.map(({ seq }) => seq)))
+  await sayEnded(bus, true)
   await system.stop()
   await writeReport(out)
+  await guests.left(GOODBYE_MS)
   const [held, clean] = measured.map(({ before, after }) => ({ before, after }))
   const results = { before: held?.before ?? null, after: held?.after ?? null, clean: clean ?? null }
   const steps = (await bus.getHead())!.head.version
   return { event: 'done', run, version, ...results, steps, seconds: (Date.now() - started) / 1000, out }
 }
+
+/** The address for other machines: a server on every interface is reached by the name of this machine. */
+function reachable(url: string, listen: string): string {
+  if (isLoopback(listen)) return url
+  const { protocol, username, port } = new URL(url)
+  return `${protocol}//${username}@${listen === '0.0.0.0' || listen === '::' ? hostname() : listen}:${port}`
+}
+
+/** How long the server stays for those who joined to notice the end. */
+const GOODBYE_MS = 5000
 
 interface BeforeAfter {
   readonly before: Accuracy

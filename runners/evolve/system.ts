@@ -1,15 +1,9 @@
 /** The whole pipeline on one page: every actor of a run, each with a bus of its own, under one supervisor. */
-import { hostname } from 'node:os'
 import { batchMetrics } from '../../actors/batch-metrics.ts'
 import { evaluator, isDue, type Evaluator } from '../../actors/evaluator.ts'
-import { judge } from '../../actors/judge.ts'
-import { modelActor } from '../../actors/model-actor.ts'
 import { optimizer } from '../../actors/optimizer.ts'
 import { Ports } from '../../actors/ports.ts'
-import { questioner } from '../../actors/questioner.ts'
-import { reasoner } from '../../actors/reasoner.ts'
 import { recorder, type Recorder, type RecorderOptions } from '../../actors/recorder.ts'
-import { createJudge } from '../../actors/rewards/recipes/registry.ts'
 import type { Similarity } from '../../actors/rewards/similarity.ts'
 import type { RunActor } from '../../actors/run-actor.ts'
 import { source } from '../../actors/source.ts'
@@ -19,6 +13,8 @@ import type { Net } from '../../bus/net.ts'
 import type { Config } from '../../configs/schema.ts'
 import type { Model } from '../../models/model.ts'
 import type { Weights } from '../../models/tensor.ts'
+import { instanceOf } from './instance.ts'
+import { workers } from './workers.ts'
 import type { RunWorld } from './world.ts'
 
 export interface SystemOptions {
@@ -41,7 +37,6 @@ type Role = (typeof ROLES)[number]
 export class System {
   readonly #options: SystemOptions
   readonly #running = new Map<string, { readonly actor: RunActor; readonly bus: Bus }>()
-  #instances = 0
   #recorder: Recorder | null = null
   #evaluator: Evaluator | null = null
 
@@ -77,8 +72,7 @@ export class System {
 
   #start<A extends RunActor>(role: string, create: (ports: Ports) => A): A {
     const { net, onWarning } = this.#options
-    const host = hostname().replaceAll(/[^A-Za-z0-9_-]/g, '-')
-    const bus = net.connect(`${role}.${host}-${process.pid}-${++this.#instances}`)
+    const bus = net.connect(instanceOf(role))
     const actor = create(new Ports(bus, { onWarning: (message, error) => onWarning(`${role}: ${message}`, error) }))
     this.#running.set(role, { actor, bus })
     return actor
@@ -90,24 +84,10 @@ export class System {
       const { groups, steps, seed, train } = config
       return source(ports, { images: world.images, perStep: groups.images, steps, seed, maxLag: train.maxLag })
     },
-    questioner: (ports) => {
-      const { prompts, groups, generation, seed } = this.#options.config
-      const { temperature, maxQuestionTokens: maxNewTokens } = generation
-      const { questions } = groups
-      return questioner(ports, { prompt: prompts.questioner, questions, maxNewTokens, temperature, seed })
-    },
-    reasoner: (ports) => {
-      const { prompts, groups, generation, seed } = this.#options.config
-      const { temperature, maxAnswerTokens: maxNewTokens } = generation
-      const { answers, images } = groups
-      return reasoner(ports, { prompt: prompts.reasoner, answers, images, maxNewTokens, temperature, seed })
-    },
-    judge: (ports) => {
-      const { config, similarity } = this.#options
-      const recipe = createJudge(config.recipe, config.recipes[config.recipe])
-      return judge(ports, { recipe, similarity, images: config.groups.images })
-    },
-    model: (ports) => modelActor(ports, { model: this.#options.model }),
+    questioner: (ports) => workers.questioner(ports, this.#options),
+    reasoner: (ports) => workers.reasoner(ports, this.#options),
+    judge: (ports) => workers.judge(ports, this.#options),
+    model: (ports) => workers.model(ports, this.#options),
     optimizer: (ports) => this.#optimizer(ports),
     evaluator: (ports) => {
       const { config, world } = this.#options

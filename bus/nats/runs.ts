@@ -1,0 +1,18 @@
+/** Which runs a server has. */
+import { jetstreamManager } from '@nats-io/jetstream'
+import { connectNats } from './connect.ts'
+
+/** Names of the runs on the server at `url`, whether somebody works on them or not. */
+export async function runsAt(url: string): Promise<string[]> {
+  const connection = await connectNats({ url, name: 'visplay runs' })
+  try {
+    const names: string[] = []
+    for await (const name of (await jetstreamManager(connection)).streams.names()) {
+      const run = /^VISPLAY_(.+)_LOG$/.exec(name)?.[1]
+      if (run !== undefined) names.push(run)
+    }
+    return names.toSorted()
+  } finally {
+    await connection.close()
+  }
+}

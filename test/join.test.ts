@@ -1,0 +1,126 @@
+/** More processes in one run: the same results, sooner. Real processes, a real server, a real model. */
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import type { EvolveEvent } from '../runners/cli/events.ts'
+import type { JoinEvent } from '../runners/join/join.ts'
+import type { TapLine } from '../runners/tap/decode.ts'
+import { type Program, program, startProgram } from './support/program.ts'
+
+const SMALL = [
+  'groups.images=4',
+  'groups.answers=4',
+  'world.images=12',
+  'world.evalImages=2',
+  'eval.samples=2',
+].flatMap((set) => ['--set', set])
+
+let dir: string
+let env: NodeJS.ProcessEnv
+beforeAll(async () => {
+  dir = await mkdtemp(join(tmpdir(), 'visplay-join-'))
+  // A cache of its own for the checkpoint; the server is the one that is installed.
+  env = { ...process.env, XDG_CACHE_HOME: join(dir, 'cache') }
+})
+afterAll(async () => rm(dir, { recursive: true, force: true }))
+
+const start = (name: string, ...args: string[]): Program =>
+  startProgram(['evolve', '--json', '--out', join(dir, name), '--run', name, ...SMALL, ...args])
+
+/** What `join` is to be called with, as the run says. */
+async function joinArgs(run: Program): Promise<string[]> {
+  await run.said('join')
+  const { command } = run.events().find((e): e is Extract<EvolveEvent, { event: 'join' }> => e.event === 'join')!
+  return [...command.replace('npx visplay ', '').split(' '), '--json']
+}
+
+const joinEvents = (stdout: string): JoinEvent[] =>
+  stdout
+    .split('\n')
+    .slice(0, -1)
+    .map((line) => JSON.parse(line) as JoinEvent)
+
+const weightsOf = (name: string) => readFile(join(dir, name, 'checkpoints', 'final', 'model.safetensors'))
+
+/** Senders of replies of the model that are not the process itself. */
+async function repliesOf(pid: number, name: string): Promise<string[]> {
+  const { stdout } = await program(['tap', '--json', '--run', join(dir, name), '--since', 'start', 'log.generated.*'])
+  const lines = stdout.split('\n').slice(0, -1)
+  const senders = lines.map((line) => (JSON.parse(line) as Extract<TapLine, { by: string }>).by)
+  return senders.filter((by) => !by.includes(`-${pid}-`))
+}
+
+describe('visplay join', () => {
+  test('a joiner with a checkpoint of its own works for the run until it ends, and the result is the same', async () => {
+    const alone = await start('alone', '--steps', '20').ended
+    expect(alone.code, alone.stderr).toBe(0)
+    const run = start('shared', '--steps', '20')
+    const args = await joinArgs(run)
+    const joined = await program([...args, '--actors', 'model=1,judge=1,reasoner,questioner=1'], { env })
+    const ended = await run.ended
+    expect(ended.code, ended.stderr).toBe(0)
+    expect(joined.code, joined.stderr).toBe(0)
+    const events = joinEvents(joined.stdout)
+    expect(events.find((e) => e.event === 'joined')).toMatchObject({
+      run: 'shared',
+      actors: ['model-1', 'judge-1', 'reasoner-1', 'questioner-1'],
+    })
+    expect(events.at(-1)).toMatchObject({ event: 'done', run: 'shared', version: 20 })
+    expect(await repliesOf(run.pid, 'shared')).not.toEqual([])
+    expect((await weightsOf('shared')).equals(await weightsOf('alone'))).toBe(true)
+  })
+
+  test('a joiner that is killed in its work costs nothing', async () => {
+    const run = start('killed', '--steps', '6')
+    const joiner = startProgram(await joinArgs(run), { env })
+    const saw = (event: string) => (joiner.events() as unknown as JoinEvent[]).some((e) => e.event === event)
+    await expect.poll(() => saw('joined'), { timeout: 60_000 }).toBe(true)
+    joiner.kill('SIGKILL')
+    const ended = await run.ended
+    expect(ended.code, ended.stderr).toBe(0)
+    const { stdout } = await program(['tap', '--json', '--run', join(dir, 'killed'), '--since', 'start', 'log.dead.*'])
+    expect(stdout).toBe('')
+  })
+
+  test('the checkpoint is fetched once, verified, and mended when it is damaged', async () => {
+    const [name] = await readdir(join(env['XDG_CACHE_HOME']!, 'visplay', 'base'))
+    const cached = join(env['XDG_CACHE_HOME']!, 'visplay', 'base', name!)
+    await writeFile(join(cached, 'config.json'), '{"model_type": "evil"}')
+    const run = start('mended', '--steps', '3')
+    const joined = await program(await joinArgs(run), { env })
+    expect((await run.ended).code).toBe(0)
+    expect(joined.code, joined.stderr).toBe(0)
+    expect(joinEvents(joined.stdout).filter((e) => e.event === 'fetching').length).toBeGreaterThan(0)
+    expect(await readFile(join(cached, 'config.json'), 'utf8')).toContain('smolvlm')
+  })
+
+  test('a run that listens to other machines asks for its token', async () => {
+    const run = start('closed', '--steps', '3', '--listen', '0.0.0.0')
+    const [, url, , , ...rest] = await joinArgs(run)
+    const { port, username } = new URL(url!)
+    expect(username).toMatch(/^[0-9a-f]{32}$/)
+    const bare = `nats://127.0.0.1:${port}`
+    const refused = await program(['join', bare, ...rest], { env })
+    expect([refused.code, refused.stdout]).toEqual([1, ''])
+    expect(refused.stderr).toBe(
+      `visplay: the NATS server at ${bare} refuses: give its token as nats://TOKEN@host:port\n`,
+    )
+    const joined = await program(['join', `nats://${username}@127.0.0.1:${port}`, ...rest], { env })
+    expect(joined.code, joined.stderr).toBe(0)
+    expect((await run.ended).code).toBe(0)
+    const log = await readFile(join(dir, 'closed', 'visplay.log'), 'utf8')
+    expect(log).not.toContain(username)
+    const tapped = await program(['tap', '--json', '--run', join(dir, 'closed'), '--since', 'start', 'log.step.*'])
+    const lines = tapped.stdout.split('\n').slice(0, -1)
+    expect(lines.map((line) => (JSON.parse(line) as Extract<TapLine, { subject: string }>).subject)).toHaveLength(3)
+  })
+
+  test('what is wrong is one line', async () => {
+    const away = await program(['join', 'nats://127.0.0.1:1'])
+    expect([away.code, away.stdout]).toEqual([1, ''])
+    expect(away.stderr).toMatch(/^visplay: no NATS server answers at nats:\/\/127\.0\.0\.1:1 [^\n]*\n$/)
+    const actor = await program(['join', 'nats://127.0.0.1:1', '--actors', 'king=1'])
+    expect([actor.code, actor.stderr.includes('There is no actor "king"')]).toEqual([2, true])
+  })
+})
