@@ -5,7 +5,7 @@ import { unprovided, unprovidedJob, type Ports, type TaskRef } from './ports.ts'
 import type { Judge, JudgeInput } from './rewards/recipe.ts'
 import type { Similarity } from './rewards/similarity.ts'
 import { runActor, type RunActor } from './run-actor.ts'
-import { StepBook, type StepBatch } from './step-book.ts'
+import { StepBook, wellFormedQuestions, type StepBatch } from './step-book.ts'
 import { bindWorker } from './worker.ts'
 
 type GroupTask = TaskRef<'judge.group'>
@@ -81,13 +81,10 @@ export function judge(ports: Ports, options: JudgeOptions): RunActor {
 class BatchInputs {
   readonly #listed = new WeakMap<StepBatch, readonly string[]>()
 
-  /** Well-formed questions of the step, in canonical order. */
   of(batch: StepBatch): readonly string[] {
     let questions = this.#listed.get(batch)
     if (!questions) {
-      questions = [...batch.images.values()]
-        .toSorted((a, b) => a.index - b.index)
-        .flatMap((image) => image.questions.filter((q) => q.malformed === null).map((q) => q.question))
+      questions = wellFormedQuestions(batch)
       this.#listed.set(batch, questions)
     }
     return questions

@@ -128,7 +128,8 @@ export function modelActor(ports: Ports, options: ModelActorOptions): RunActor {
       ),
       watchHead: ports.watchingHead(),
       serve: fromPromise(({ input }) => {
-        version = input.batch.weights ?? input.head.version
+        // The newest: evaluations look back.
+        version = Math.max(version ?? 0, input.batch.weights ?? input.head.version)
         return server.serve(input.batch, input.head)
       }),
     },

@@ -23,6 +23,12 @@ export interface StepBatch {
   readonly dead: ReadonlyMap<string, string>
 }
 
+/** Well-formed questions of a step, in canonical order. */
+export const wellFormedQuestions = ({ images }: StepBatch): string[] =>
+  [...images.values()]
+    .toSorted((a, b) => a.index - b.index)
+    .flatMap((image) => image.questions.filter((q) => q.malformed === null).map((q) => q.question))
+
 /** `asked`: all questions of the step are known. `judged`: each of them has its verdict or is dead. */
 type Milestone = 'asked' | 'judged'
 

@@ -30,6 +30,8 @@ export interface LoadOptions {
   /** A name in configs/; null = defaults only; undefined = chosen from the model. */
   readonly preset?: string | null
   readonly file?: string | undefined
+  /** A whole configuration that the layers differ from, instead of the defaults. */
+  readonly over?: Config
   /** `a.b=c` each, `c` in YAML. */
   readonly sets?: readonly string[]
   /** Dotted key → value, from named flags; undefined values are skipped. `flag` names them in messages. */
@@ -51,6 +53,7 @@ export function loadConfig(options: LoadOptions = {}): Config {
   }
   const preset = options.preset === undefined ? presetFor(layers) : options.preset
   if (preset !== null) layers.unshift(presetLayer(preset))
+  if (options.over) layers.unshift({ source: 'the configuration of the run', base: cwd, values: options.over })
   return parseLayers(layers)
 }
 

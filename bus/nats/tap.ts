@@ -4,8 +4,10 @@ import type { NatsConnection } from '@nats-io/nats-core'
 import { Objm } from '@nats-io/obj'
 import { verifyBlob } from '../blob-name.ts'
 import { Channel } from '../channel.ts'
-import { stores, subjects } from '../subjects.ts'
+import type { EventName } from '../messages.ts'
+import { keyOf, stores, subjects } from '../subjects.ts'
 import { connectNats } from './connect.ts'
+import { queuesOf, type Queue } from './queues.ts'
 import { readBlob } from './read-blob.ts'
 import { NatsServerError } from './server-version.ts'
 
@@ -42,7 +44,7 @@ export class Tap {
   private constructor(
     private readonly connection: NatsConnection,
     private readonly js: JetStreamClient,
-    private readonly run: string,
+    readonly run: string,
   ) {}
 
   /** Throws NatsServerError when the server is away, or has no such run. */
@@ -91,6 +93,25 @@ export class Tap {
     const bytes = await readBlob({ objects, jsm: await this.js.jetstreamManager() }, name)
     verifyBlob(name, bytes)
     return bytes
+  }
+
+  /** What waits in the work queues. */
+  async queues(): Promise<Queue[]> {
+    return queuesOf(await this.js.jetstreamManager(), this.run)
+  }
+
+  /** Bytes of a value of the run, `head` or a document; null when there is none. */
+  async value(key: string): Promise<Uint8Array | null> {
+    const subject = `$KV.${stores.values(this.run)}.${keyOf(key)}`
+    const jsm = await this.js.jetstreamManager()
+    return (await jsm.direct.getMessage(`KV_${stores.values(this.run)}`, { last_by_subj: subject }))?.data ?? null
+  }
+
+  /** Records of the log, and how many there are of one event. */
+  async counts(event: EventName): Promise<{ records: number; bytes: number; events: number }> {
+    const filter = { subjects_filter: subjects.logsOf(this.run, event) }
+    const { state } = await (await this.js.jetstreamManager()).streams.info(stores.log(this.run), filter)
+    return { records: state.messages, bytes: state.bytes, events: Object.keys(state.subjects ?? {}).length }
   }
 
   close(): Promise<void> {

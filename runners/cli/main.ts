@@ -16,7 +16,10 @@ const COMMANDS: Readonly<Record<string, Entry>> = {
   verify: { summary: 'recompute a folder of reference outputs', load: () => import('./verify.ts') },
   bench: { summary: 'measure speed and memory on this machine', load: () => import('./bench.ts') },
   join: { summary: 'take part in a run from another process or machine', load: () => import('./join.ts') },
+  status: { summary: 'who works on a run, and how it goes', load: () => import('./status.ts') },
   tap: { summary: 'listen to a run', load: () => import('./tap.ts') },
+  replay: { summary: 'judge a run again from its log', load: () => import('./replay.ts') },
+  export: { summary: 'hand the log of a run to other tools', load: () => import('./export.ts') },
   report: { summary: 'rebuild report.html of a run', load: () => import('./report.ts') },
   doctor: { summary: 'check what this machine has', load: () => import('./doctor.ts') },
 }

@@ -1,5 +1,5 @@
 /** Where runs are on the disk. */
-import { existsSync, readdirSync } from 'node:fs'
+import { existsSync, readdirSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { suggestion } from '../../configs/suggest.ts'
 import { UsageError } from './fail.ts'
@@ -18,4 +18,12 @@ export function findRun(nameOrFolder: string): string {
   const hint = suggestion(nameOrFolder, known)
   const list = known.length === 0 ? `there are no runs in ${resolve(RUNS)}` : `runs here: ${known.slice(-5).join(', ')}`
   throw new UsageError(`there is no run "${nameOrFolder}"${hint}; ${list}`)
+}
+
+/** The folder of the named run; the one changed last in `runs/` when none is named. */
+export function chosenRun(nameOrFolder: string | undefined): string {
+  if (nameOrFolder !== undefined) return findRun(nameOrFolder)
+  const names = existsSync(RUNS) ? readdirSync(RUNS) : []
+  const byTime = names.toSorted((a, b) => statSync(join(RUNS, b)).mtimeMs - statSync(join(RUNS, a)).mtimeMs)
+  return findRun(byTime[0] ?? 'newest')
 }

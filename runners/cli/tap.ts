@@ -1,14 +1,12 @@
 /** `visplay tap`: listens to a run. */
 import type { Command } from 'commander'
-import { readdirSync, statSync } from 'node:fs'
-import { join } from 'node:path'
 import type { Since } from '../../bus/nats/tap.ts'
 import { UsageError } from './fail.ts'
 import { interruptible } from './interrupt.ts'
 import { newCommand } from './options.ts'
 import type { CommonOptions } from './options.ts'
 import { createOutput } from './output.ts'
-import { findRun, RUNS } from './run-folder.ts'
+import { chosenRun } from './run-folder.ts'
 
 interface Options extends CommonOptions {
   readonly run?: string
@@ -50,7 +48,7 @@ async function run(filter: string, options: Options): Promise<void> {
     import('../tap/open.ts'),
     import('../tap/decode.ts'),
   ])
-  const { tap, close } = await openTap(options.nats, options.nats === undefined ? folderOf(options.run) : options.run)
+  const { tap, close } = await openTap(options.nats, options.nats === undefined ? chosenRun(options.run) : options.run)
   const wanted = options.trace === undefined ? () => true : belongsTo(options.trace)
   const columns = process.stdout.isTTY ? process.stdout.columns : Infinity
   try {
@@ -80,17 +78,4 @@ function sinceOf(text: string | undefined): Since {
   return seconds === undefined
     ? { seq: Number(number) }
     : { time: new Date(Date.now() - Number(number) * seconds * 1000) }
-}
-
-/** The folder of the run; the one changed last when none is named. */
-function folderOf(name: string | undefined): string {
-  if (name !== undefined) return findRun(name)
-  let names: string[] = []
-  try {
-    names = readdirSync(RUNS)
-  } catch {
-    // No run yet: findRun says so.
-  }
-  const byTime = names.toSorted((a, b) => statSync(join(RUNS, b)).mtimeMs - statSync(join(RUNS, a)).mtimeMs)
-  return findRun(byTime[0] ?? 'newest')
 }

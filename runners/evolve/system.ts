@@ -13,6 +13,7 @@ import type { Net } from '../../bus/net.ts'
 import type { Config } from '../../configs/schema.ts'
 import type { Model } from '../../models/model.ts'
 import type { Weights } from '../../models/tensor.ts'
+import { assembleOptions } from './assemble-options.ts'
 import { instanceOf } from './instance.ts'
 import { workers } from './workers.ts'
 import type { RunWorld } from './world.ts'
@@ -111,14 +112,12 @@ export class System {
 
   #optimizer(ports: Ports): RunActor {
     const { config, base, onSuperseded } = this.#options
-    const { optimizer: adam, train, groups, generation, steps, keepVersions, loss } = config
+    const { optimizer: adam, groups, steps, keepVersions } = config
     const { lr: peak, schedule: kind, warmup, ...rest } = adam
     const actor = optimizer(ports, {
       ...rest,
-      ...train,
-      loss,
+      ...assembleOptions(config),
       schedule: { kind, peak, warmup, total: steps },
-      maxTokens: { questioner: generation.maxQuestionTokens, reasoner: generation.maxAnswerTokens },
       base: () => base,
       steps,
       images: groups.images,

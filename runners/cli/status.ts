@@ -1,0 +1,90 @@
+/** `visplay status`: who works on a run, and how it goes. */
+import type { Command } from 'commander'
+import { basename } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { RunStatus } from '../status/status.ts'
+import { interruptible } from './interrupt.ts'
+import { newCommand } from './options.ts'
+import type { CommonOptions } from './options.ts'
+import { createOutput } from './output.ts'
+import { chosenRun } from './run-folder.ts'
+
+interface Options extends CommonOptions {
+  readonly nats?: string
+  readonly watch?: true
+}
+
+export function command(): Command {
+  const about = [
+    'Shows the actors of a run with the version that each holds and how far behind it is, what waits in the queues, and',
+    'what each device computes per second. Listens for 2.5 s; changes nothing.',
+  ].join('\n')
+  return newCommand('status', about, [
+    ['', 'the newest run here'],
+    ['my-run --watch', 'again and again until Ctrl-C'],
+    ['my-run --nats nats://host:4222 --json', 'a run on another server, as one JSON object'],
+  ])
+    .argument('[run]', 'name or folder of a run; the newest in runs/ if left out')
+    .option('--nats <url>', 'NATS server of the run; its own one if left out')
+    .option('--watch', 'go on until Ctrl-C')
+    .action(run)
+}
+
+async function run(name: string | undefined, options: Options): Promise<void> {
+  const output = createOutput(options.json === true)
+  const [{ openTap }, { runStatus }] = await Promise.all([import('../tap/open.ts'), import('../status/status.ts')])
+  const where = options.nats === undefined ? chosenRun(name) : name
+  const { tap, close } = await openTap(options.nats, where)
+  try {
+    await interruptible(async (signal) => {
+      for (;;) {
+        const status = await runStatus(tap, signal)
+        output.data({ event: 'status', ...status })
+        output.text(textOf(status, basename(where ?? status.run)))
+        if (options.watch !== true) return
+        await sleep(1000, undefined, { signal })
+      }
+    })
+  } finally {
+    await close()
+  }
+}
+
+function textOf({ version, epoch, actors, queues, devices, dead, alarms, log }: RunStatus, name: string): string {
+  const head = version === null ? 'no version yet' : `version ${version}, epoch ${epoch}`
+  const mb = (log.bytes / 1e6).toFixed(1)
+  return [
+    `run ${name}: ${head}, ${log.records} records (${mb} MB), ${alarms} alarms, ${dead} tasks given up`,
+    ...(actors.length === 0 ? ['nobody works on it: no actor was heard'] : []),
+    ...table(
+      ['actor', 'state', 'version', 'behind', 'tasks'],
+      actors.map((a) => [a.actor, a.state, a.version ?? '', a.lag ?? '', a.inFlight]),
+    ),
+    ...table(
+      ['queue', 'waiting', 'in flight', 'again'],
+      queues.map((q) => [q.kind, q.waiting, q.inFlight, q.redelivered]),
+    ),
+    ...table(
+      ['device, last minute', '', 'sampled tok/s', 'trained tok/s', 'busy %'],
+      devices.map((d) => [
+        d.actor,
+        d.device,
+        d.sampledPerSecond.toFixed(0),
+        d.trainedPerSecond.toFixed(0),
+        (100 * d.busy).toFixed(0),
+      ]),
+    ),
+    '',
+  ].join('\n')
+}
+
+/** Lines of a table under a blank line; none without rows. Numbers to the right. */
+function table(head: readonly string[], rows: readonly (readonly (string | number)[])[]): string[] {
+  if (rows.length === 0) return []
+  const cells = [head, ...rows].map((row) => row.map(String))
+  const widths = head.map((_, c) => Math.max(...cells.map((row) => row[c]!.length)))
+  const isNumber = head.map((_, c) => cells.slice(1).every((row) => /^-?[\d.]*$/.test(row[c]!)))
+  const line = (row: readonly string[]) =>
+    row.map((cell, c) => (isNumber[c] ? cell.padStart(widths[c]!) : cell.padEnd(widths[c]!))).join('  ')
+  return ['', ...cells.map((row) => `  ${line(row)}`.trimEnd())]
+}
