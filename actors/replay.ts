@@ -78,7 +78,9 @@ export class Replay {
         this.#givenUp.add(record.message.data.id)
         this.#book.apply(record)
         return null
-      default:
+      case 'questions':
+      case 'answers':
+      case 'verdict':
         this.#book.apply(record)
         return null
     }

@@ -95,6 +95,7 @@ export class Tables {
         for (const [type, score] of scores) this.emit('evals', { weights, at, set, type, probe, ...score })
         break
       }
+      default: // Only among the records.
     }
   }
 

@@ -1,6 +1,6 @@
 /** How a run is: who works on it, with which version, what waits, how fast each device is. Listens, changes nothing. */
 import { decode } from '../../bus/codec.ts'
-import { headSchema, liveSchemas, type EventData } from '../../bus/messages.ts'
+import { headSchema, type EventData, type LiveData } from '../../bus/messages.ts'
 import type { Queue } from '../../bus/nats/queues.ts'
 import type { Tap } from '../../bus/nats/tap.ts'
 import { decodeHeard } from '../tap/decode.ts'
@@ -83,7 +83,7 @@ async function headOf(tap: Tap) {
   return bytes && (await decode('head', headSchema, bytes, 'head', blobs(tap))).data
 }
 
-type Heartbeat = ReturnType<(typeof liveSchemas)['heartbeat']['parse']>
+type Heartbeat = LiveData<'heartbeat'>
 
 async function heartbeats(tap: Tap, signal: AbortSignal): Promise<Map<string, Heartbeat>> {
   const found = new Map<string, Heartbeat>()
