@@ -95,7 +95,14 @@ export class Tables {
         for (const [type, score] of scores) this.emit('evals', { weights, at, set, type, probe, ...score })
         break
       }
-      default: // Only among the records.
+      case 'image':
+      case 'version':
+      case 'dropped':
+      case 'alarm':
+      case 'generated':
+      case 'logprobs':
+      case 'gradient':
+        break
     }
   }
 
