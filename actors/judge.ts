@@ -120,6 +120,6 @@ async function answersOf(
 async function verdict({ recipe, similarity }: JudgeOptions, task: GroupTask, input: JudgeInput): Promise<Verdict> {
   const { step, group } = task.data
   const { questioner, reasoner } = await recipe.judge(input, similarity)
-  const stamp = { name: similarity.name, version: recipe.version }
+  const stamp = { name: recipe.name, version: recipe.version, similarity: similarity.name }
   return { step, group, judge: stamp, recipe: recipe.name, questioner, reasoner }
 }

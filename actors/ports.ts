@@ -8,6 +8,7 @@ import { systemClock, type Clock } from '../bus/clock.ts'
 import { MAX_DELIVERIES } from '../bus/limits.ts'
 import type { EventName, Task, TaskKind } from '../bus/messages.ts'
 import { DeadTasks, LostCauseError } from './dead-tasks.ts'
+import { whileFree, whileHeld, type Holder } from './lease.ts'
 
 /** One delivery of a task as plain data. `key` names the delivery. */
 export interface TaskRef<K extends TaskKind = TaskKind> extends Traced {
@@ -23,6 +24,12 @@ export interface TaskSource {
   readonly kind: TaskKind
   readonly credit: number
 }
+
+/** Work that an actor of the user's may take over while the run goes on. */
+const REPLACEABLE = ['questioner.image', 'reasoner.question', 'judge.group'] as const satisfies readonly TaskKind[]
+export type ReplaceableKind = (typeof REPLACEABLE)[number]
+export const isReplaceable = (kind: string): kind is ReplaceableKind =>
+  (REPLACEABLE as readonly string[]).includes(kind)
 
 export type TaskEvent<K extends TaskKind = TaskKind> = { type: 'task'; task: TaskRef<K> }
 export type HeadMoved = { type: 'head'; entry: HeadEntry }
@@ -50,6 +57,8 @@ interface Open {
 
 export interface PortsOptions {
   readonly clock?: Clock
+  /** Takes the place of the actors of the run that do the same work, as long as this one lives. */
+  readonly replaces?: Holder
   /** Told of what is survivable but should not pass unseen. */
   readonly onWarning?: (message: string, error: unknown) => void
 }
@@ -61,6 +70,7 @@ export class Ports {
   readonly #settling = new Set<Promise<void>>()
   readonly #dead: DeadTasks
   readonly #onWarning: (message: string, error: unknown) => void
+  readonly #replaces: Holder | null
   #keys = 0
   #closing = false
 
@@ -68,6 +78,7 @@ export class Ports {
     this.bus = bus
     this.clock = options.clock ?? systemClock
     this.#onWarning = options.onWarning ?? (() => {})
+    this.#replaces = options.replaces ?? null
     this.#dead = new DeadTasks(bus)
   }
 
@@ -92,11 +103,21 @@ export class Ports {
   take(sources: readonly TaskSource[], begin: (task: TaskRef) => void): () => void {
     const controller = new AbortController()
     for (const { kind, credit } of sources) {
-      void this.#persist(`taking ${kind} tasks`, controller.signal, () =>
-        this.#pull(kind, credit, controller.signal, begin),
-      )
+      const take = (signal: AbortSignal) =>
+        this.#persist(`taking ${kind} tasks`, signal, () => this.#pull(kind, credit, signal, begin))
+      void this.#inTurn(kind, controller.signal, take)
     }
     return () => controller.abort()
+  }
+
+  /** The work of a role goes to one kind of actor: to those that replace it, while there are any. */
+  async #inTurn(kind: TaskKind, signal: AbortSignal, take: (signal: AbortSignal) => Promise<void>): Promise<void> {
+    if (!isReplaceable(kind)) return take(signal)
+    const lease = { bus: this.bus, clock: this.clock, key: `claim.${kind}` }
+    const me = this.#replaces
+    await this.#persist(`watching who takes ${kind} tasks`, signal, () =>
+      me === null ? whileFree(lease, signal, take) : whileHeld({ ...lease, me, preempt: true }, signal, take),
+    )
   }
 
   async #pull<K extends TaskKind>(

@@ -119,7 +119,7 @@ export class Replay {
     const answers = batch.answers.get(recorded.group)?.parsed ?? []
     const input: JudgeInput = { question, silver, malformed, answers, others: wellFormedQuestions(batch) }
     const { questioner, reasoner } = await judge.judge(input, similarity)
-    const stamp = { name: similarity.name, version: judge.version }
+    const stamp = { name: judge.name, version: judge.version, similarity: similarity.name }
     const { step, group } = recorded
     // As it would be read from the log.
     return JSON.parse(

@@ -36,6 +36,12 @@ export interface HeadEntry {
   readonly revision: number
 }
 
+export interface ValueEntry {
+  readonly value: unknown
+  /** For compare-and-set. */
+  readonly revision: number
+}
+
 export interface PullOptions {
   /** Deliveries in flight at once: the credit of this puller. */
   readonly credit: number
@@ -79,7 +85,12 @@ export interface Bus {
   deleteBlob(name: string): Promise<void>
   /** Small run-wide documents (`config`), last write wins. */
   putValue(key: string, value: unknown): Promise<void>
+  /** undefined when there is none. */
   getValue(key: string): Promise<unknown>
+  /** Current value at once if there is one, then every change; re-read on reconnect. */
+  watchValue(key: string, signal: AbortSignal): AsyncIterable<ValueEntry>
+  /** Writes iff the revision is still `expected` (null = there is no value yet). False = lost the race. */
+  moveValue(key: string, value: unknown, expected: number | null): Promise<boolean>
   /** Finishes what is in flight and closes. */
   close(): Promise<void>
 }

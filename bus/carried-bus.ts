@@ -1,6 +1,6 @@
 /** The typed bus on any carrier: validation at the edge, settling of deliveries, dead letters, alarms. */
 import type { z } from 'zod'
-import type { Bus, Delivery, HeadEntry, LogRecord, PullOptions, Traced } from './bus.ts'
+import type { Bus, Delivery, HeadEntry, LogRecord, PullOptions, Traced, ValueEntry } from './bus.ts'
 import type { Carrier, RawDelivery, RawRecord, RawValue, ReadOptions } from './carrier.ts'
 import { decode, encode, type Sender } from './codec.ts'
 import { MessageError, SettledError } from './errors.ts'
@@ -190,12 +190,24 @@ export class CarriedBus implements Bus {
   }
 
   async putValue(key: string, value: unknown): Promise<void> {
+    await this.#carrier.putValue(key, await this.#encodeValue(key, value))
+  }
+
+  async moveValue(key: string, value: unknown, expected: number | null): Promise<boolean> {
+    return this.#carrier.moveValue(key, await this.#encodeValue(key, value), expected)
+  }
+
+  #encodeValue(key: string, value: unknown): Promise<Uint8Array> {
     if (key === HEAD_KEY) throw new MessageError(key, 'the head moves by compare-and-set only: use moveHead')
-    const data = valueSchemas.document.parse(value)
-    await this.#carrier.putValue(
-      key,
-      await encode('document', valueSchemas.document, data, key, this.#sender(), this.#carrier),
-    )
+    const { document } = valueSchemas
+    return encode('document', document, document.parse(value), key, this.#sender(), this.#carrier)
+  }
+
+  async *watchValue(key: string, signal: AbortSignal): AsyncGenerator<ValueEntry> {
+    for await (const { bytes, revision } of this.#carrier.watchValue(key, signal)) {
+      const message = await decode('document', valueSchemas.document, bytes, key, this.#carrier)
+      yield { value: message.data, revision }
+    }
   }
 
   async getValue(key: string): Promise<unknown> {

@@ -31,8 +31,8 @@ export class Lifetime {
       stop(reason)
     }
     const onAbort = () => run(signal?.reason)
-    if (signal?.aborted) {
-      stop(signal.reason)
+    if (signal?.aborted === true || this.#closed) {
+      stop(signal?.aborted === true ? signal.reason : new BusClosedError(this.#by))
       return forget
     }
     this.#stops.add(run)

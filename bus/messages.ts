@@ -119,7 +119,8 @@ export const eventSchemas = {
   verdict: z.object({
     step,
     group: idSchema,
-    judge: z.object({ name: z.string(), version: z.string() }),
+    /** Who judged: the recipe, or an actor of the user's; `similarity` is how it compared texts, if it did. */
+    judge: z.object({ name: z.string(), version: z.string(), similarity: z.string().optional() }),
     recipe: z.string(),
     questioner: z.object({ reward: z.number(), parts: z.record(z.string(), z.number()) }),
     /** null for a malformed question. `keep` false: the group is not trained, `dropped` says why. */
@@ -167,6 +168,8 @@ export const eventSchemas = {
   dead: z.object({ kind: z.string(), id: idSchema, cause: z.string(), deliveries: z.number().int() }),
   /** Something a person should look at (collapse, dead letter, corrupt blob). */
   alarm: z.object({ step, name: z.string(), message: z.string(), value: z.number() }),
+  /** What an actor of the user's says about something: `about` is an id of the run. */
+  remark: z.object({ name: z.string(), version: z.string(), about: idSchema, data: z.json() }),
   /** Replies of the model actors, durable so that a restarted caller finds them. */
   generated: z.object({
     weights,

@@ -13,6 +13,7 @@ export class Link {
   readonly #connection: NatsConnection
   readonly #onLost = new Set<() => void>()
   readonly #onBack = new Set<() => void>()
+  readonly #opening = new Set<Promise<unknown>>()
   #up = true
 
   constructor(connection: NatsConnection) {
@@ -30,19 +31,37 @@ export class Link {
     return () => this.#onBack.delete(listener)
   }
 
-  /** The result of `attempt`; rejects with LinkLostError at once if the connection breaks meanwhile, or is broken. */
-  async during<T>(attempt: () => Promise<T>): Promise<T> {
+  /**
+   * The result of `attempt`; rejects with LinkLostError at once if the connection breaks meanwhile, or is broken. What
+   * the attempt opens all the same, nobody waits for any more: `discard` closes it.
+   */
+  async during<T>(attempt: () => Promise<T>, discard: (late: T) => void = () => {}): Promise<T> {
     if (!this.#up) throw new LinkLostError()
     let lost = () => {}
     try {
       return await new Promise<T>((resolve, reject) => {
-        lost = () => reject(new LinkLostError())
+        let over = false
+        lost = () => {
+          over = true
+          reject(new LinkLostError())
+        }
         this.#onLost.add(lost)
-        attempt().then(resolve, reject)
+        const trying = attempt()
+          .then((result) => (over ? discard(result) : resolve(result)), reject)
+          .finally(() => this.#opening.delete(trying))
+        this.#opening.add(trying)
       })
     } finally {
       this.#onLost.delete(lost)
     }
+  }
+
+  /**
+   * Resolves when no attempt is under way. To wait for before the connection is closed: a subscription that is opened on
+   * a closed connection leaves a timer of the client library behind, which keeps the program alive.
+   */
+  async idle(): Promise<void> {
+    while (this.up && this.#opening.size > 0) await Promise.all(this.#opening)
   }
 
   async #watch(): Promise<void> {

@@ -88,7 +88,7 @@ async function openReader(
   events: readonly EventName[],
   fromSeq: number,
 ): Promise<{ messages: ConsumerMessages; pending: number }> {
-  return patiently(shared, life, 'reading the log', async () => {
+  const open = async () => {
     const consumer = await shared.js.consumers.get(stores.log(shared.run), {
       filter_subjects: events.map((event) => subjects.logsOf(shared.run, event)),
       deliver_policy: DeliverPolicy.StartSequence,
@@ -96,7 +96,8 @@ async function openReader(
     })
     const { num_pending: pending } = await consumer.info(true)
     return { messages: await consumer.consume({ expires: CONSUME_EXPIRES_MS, max_messages: 500 }), pending }
-  })
+  }
+  return patiently(shared, life, 'reading the log', open, ({ messages }) => messages.stop())
 }
 
 function toRecord(message: JsMsg): RawRecord {

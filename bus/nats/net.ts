@@ -38,6 +38,7 @@ export async function connectNet(url: string, run: string, options: NatsOptions 
       close: async () => {
         await Promise.all([...buses].map((bus) => bus.close()))
         life.end()
+        await shared.link.idle()
         if (shared.link.up) await connection.drain()
         else await connection.close()
       },

@@ -48,20 +48,22 @@ function passes(error: unknown): boolean {
 
 /**
  * Repeats `attempt`, which must be safe to repeat, with growing pauses up to 2 s until it succeeds, fails for good, the
- * bus closes (BusClosedError) or `patienceMs` are over (UnavailableError).
+ * bus closes (BusClosedError) or `patienceMs` are over (UnavailableError). `discard` closes what an attempt opens after
+ * it was given up.
  */
 export async function patiently<T>(
   { patienceMs, turns, link }: Pick<Shared, 'patienceMs' | 'turns' | 'link'>,
   life: Lifetime,
   what: string,
   attempt: () => Promise<T>,
+  discard?: (late: T) => void,
 ): Promise<T> {
   const deadline = Date.now() + patienceMs
   for (let pause = 25; ; pause = Math.min(2 * pause, 2000)) {
     life.assertOpen()
     await turns.next()
     try {
-      return await link.during(attempt)
+      return await link.during(attempt, discard)
     } catch (error) {
       if (error instanceof errors.ClosedConnectionError || error instanceof errors.DrainingConnectionError) {
         throw new BusClosedError(what)

@@ -48,7 +48,8 @@ export async function* watchValue(
 ): AsyncGenerator<RawValue> {
   life.assertOpen()
   for (let seen = 0; !signal.aborted && !life.closed;) {
-    const watch = await patiently(shared, life, `watching ${key}`, () => shared.values.watch({ key }))
+    const open = () => shared.values.watch({ key })
+    const watch = await patiently(shared, life, `watching ${key}`, open, (late) => late.stop())
     const forget = life.onEnd(signal, () => watch.stop())
     const unlisten = shared.link.onBack(() => watch.stop())
     try {

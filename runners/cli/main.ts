@@ -17,6 +17,7 @@ const COMMANDS: Readonly<Record<string, Entry>> = {
   bench: { summary: 'measure speed and memory on this machine', load: () => import('./bench.ts') },
   join: { summary: 'take part in a run from another process or machine', load: () => import('./join.ts') },
   status: { summary: 'who works on a run, and how it goes', load: () => import('./status.ts') },
+  actor: { summary: 'add an actor of your own to a run, or replace one', load: () => import('./actor.ts') },
   tap: { summary: 'listen to a run', load: () => import('./tap.ts') },
   replay: { summary: 'judge a run again from its log', load: () => import('./replay.ts') },
   export: { summary: 'hand the log of a run to other tools', load: () => import('./export.ts') },

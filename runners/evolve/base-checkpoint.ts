@@ -79,7 +79,7 @@ export interface FetchOptions {
 /** A folder with the files of the run's base checkpoint: the user's when it is the same, else fetched piece by piece. */
 export async function fetchCheckpoint(bus: Bus, { cache, local, onProgress, signal }: FetchOptions): Promise<string> {
   const value = await bus.getValue(KEY)
-  if (value === null)
+  if (value === undefined)
     throw new BaseCheckpointError(
       `run ${bus.run} does not say which checkpoint it began with; is it starting? Try again in a moment`,
     )

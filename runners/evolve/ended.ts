@@ -9,5 +9,5 @@ export const sayEnded = (bus: Bus, ended: boolean): Promise<void> => bus.putValu
 
 export async function hasEnded(bus: Bus): Promise<boolean> {
   const value = await bus.getValue(KEY)
-  return value !== null && stateSchema.parse(value).ended
+  return value !== undefined && stateSchema.parse(value).ended
 }

@@ -99,6 +99,7 @@ export class Tables {
       case 'version':
       case 'dropped':
       case 'alarm':
+      case 'remark':
       case 'generated':
       case 'logprobs':
       case 'gradient':

@@ -6,10 +6,9 @@ import type { RunActor } from '../../actors/run-actor.ts'
 import { supervisor } from '../../actors/supervisor.ts'
 import type { Bus } from '../../bus/bus.ts'
 import { connectNet } from '../../bus/nats/net.ts'
-import { runsAt } from '../../bus/nats/runs.ts'
 import type { Net } from '../../bus/net.ts'
 import type { Device } from '../../configs/devices.ts'
-import { configSchema, type Config } from '../../configs/schema.ts'
+import type { Config } from '../../configs/schema.ts'
 import { openEmbedder } from '../../models/similarity/embedder.ts'
 import { Closing } from '../evolve/closing.ts'
 import { sayGoodbye, sayHello } from '../evolve/guests.ts'
@@ -18,6 +17,8 @@ import { loadRunModel } from '../evolve/load.ts'
 import { type Worker, WORKERS, workers } from '../evolve/workers.ts'
 import { fetchCheckpoint } from '../evolve/base-checkpoint.ts'
 import { hasEnded } from '../evolve/ended.ts'
+import { chooseRun, configOf } from './choose-run.ts'
+import { JoinError } from './join-error.ts'
 
 export interface JoinOptions {
   readonly url: string
@@ -41,11 +42,6 @@ export type JoinEvent =
   | { readonly event: 'version'; readonly version: number; readonly steps: number }
   | { readonly event: 'note'; readonly message: string }
   | { readonly event: 'done'; readonly run: string; readonly version: number | null; readonly seconds: number }
-
-/** A run cannot be joined; the message says why and what to do. */
-export class JoinError extends Error {
-  override name = 'JoinError'
-}
 
 /** How soon a joiner notices that the run has ended. */
 const LOOK_MS = 500
@@ -73,28 +69,6 @@ export async function join(options: JoinOptions): Promise<void> {
   } finally {
     await closing.close()
   }
-}
-
-async function chooseRun(url: string, wanted: string | undefined): Promise<string> {
-  const runs = await runsAt(url)
-  if (wanted !== undefined) {
-    if (runs.includes(wanted)) return wanted
-    throw new JoinError(`that server has no run "${wanted}"; it has ${runs.join(', ') || 'none'}`)
-  }
-  if (runs.length === 1) return runs[0]!
-  throw new JoinError(runs.length === 0 ? 'that server has no run yet' : `choose one with --run: ${runs.join(', ')}`)
-}
-
-/** What the run was started with: data from the bus, so checked like every other configuration. */
-async function configOf(bus: Bus): Promise<Config> {
-  const value = await bus.getValue('config')
-  if (value === null) throw new JoinError(`run ${bus.run} is not ready yet; join again in a moment`)
-  const parsed = configSchema.safeParse(value)
-  if (parsed.success) return parsed.data
-  const { path, message } = parsed.error.issues[0]!
-  throw new JoinError(
-    `the configuration of the run is not of this release (${path.join('.')}: ${message}); use the same release of visplay on every machine`,
-  )
 }
 
 async function startActors(

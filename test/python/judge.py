@@ -1,0 +1,100 @@
+"""A judge in Python, from the published schemas alone: takes the `judge.group` tasks of a run, in the place of its Judge.
+
+usage: python judge.py nats://HOST:PORT RUN          needs nats-py
+"""
+
+import asyncio
+import datetime
+import json
+import secrets
+import sys
+
+import nats
+from nats.js.api import ConsumerConfig
+from nats.js.errors import APIError, NotFoundError
+
+NAME, VERSION = "python-judge", "1"
+ME = f"judge.python-{secrets.token_hex(4)}"
+
+
+def envelope(schema, data, trace=None):
+    trace = trace or f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+    now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+    return json.dumps({"schema": schema, "version": 1, "traceparent": trace, "at": now, "by": ME, "data": data}).encode()
+
+
+async def hold(kv, key):
+    """Claims the role and says so every two seconds: a claim that is silent for eight is void."""
+    holder = {"instance": ME, "name": NAME, "version": VERSION}
+    beat = 0
+    while True:
+        beat += 1
+        await kv.put(key, envelope("document", {"holder": holder, "beat": beat}))
+        await asyncio.sleep(2)
+
+
+async def record(js, stream, subject):
+    """Waits for an event of the log."""
+    while True:
+        try:
+            message = await js.get_last_msg(stream, subject)
+            return json.loads(message.data)["data"]
+        except NotFoundError:
+            await asyncio.sleep(0.02)
+
+
+def judge(question, answers):
+    if question["malformed"] is not None:
+        return {"questioner": {"reward": -1, "parts": {}}, "reasoner": None}
+    said = [a.strip().lower() if a is not None else None for a in answers]
+    known = [a for a in said if a is not None]
+    majority = max(known, key=known.count) if known else None
+    share = known.count(majority) / len(said) if known else 0
+    agreement = said.count(question["silver"].strip().lower()) / len(said)
+    reasoner = {
+        "rewards": [1 if a is not None and a == majority else 0 for a in said],
+        "keep": True,
+        "dropped": None,
+        "agreement": agreement,
+        "majority": majority,
+        "share": share,
+    }
+    return {"questioner": {"reward": min(share, 1 - share), "parts": {"share": share}}, "reasoner": reasoner}
+
+
+async def verdict(js, run, task, message):
+    log = f"VISPLAY_{run}_LOG"
+    data = task["data"]
+    asked = await record(js, log, f"visplay.{run}.log.questions.{data['questions']}")
+    question = next(q for q in asked["questions"] if q["group"] == data["group"])
+    answers = []
+    if data["answers"] is not None:
+        answers = (await record(js, log, f"visplay.{run}.log.answers.{data['answers']}"))["parsed"]
+    who = {"judge": {"name": NAME, "version": VERSION}, "recipe": NAME}
+    body = envelope("verdict", {"step": data["step"], "group": data["group"], **who, **judge(question, answers)}, task["traceparent"])
+    headers = {"Nats-Msg-Id": f"verdict.{data['group']}", "Nats-Expected-Last-Subject-Sequence": "0"}
+    try:
+        await js.publish(f"visplay.{run}.log.verdict.{data['group']}", body, headers=headers)
+    except APIError as error:
+        if error.err_code != 10071:  # There is a verdict already: that one counts.
+            raise
+    await message.ack()  # Only now: a task that is acknowledged has its result in the log.
+
+
+async def main(url, run):
+    client = await nats.connect(url)
+    js = client.jetstream()
+    kv = await js.key_value(f"VISPLAY_{run}")
+    holding = asyncio.create_task(hold(kv, "claim.judge.group"))
+    tasks = await js.pull_subscribe_bind("judge_group", f"VISPLAY_{run}_TASKS")
+    print(f"{NAME} {VERSION} judges in run {run}", flush=True)
+    while not holding.done():
+        try:
+            for message in await tasks.fetch(64, timeout=1):
+                await verdict(js, run, json.loads(message.data), message)
+        except nats.errors.TimeoutError:
+            pass
+    await holding
+
+
+asyncio.run(main(*sys.argv[1:3]))
