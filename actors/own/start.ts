@@ -1,5 +1,5 @@
 /** From a definition to a running actor. */
-import { fromPromise } from 'xstate'
+import { fromPromise, type PromiseActorLogic } from 'xstate'
 import { LostCauseError } from '../dead-tasks.ts'
 import { judge } from '../judge.ts'
 import { isReplaceable, type Ports, type ReplaceableKind, type RequestKind, type TaskRef } from '../ports.ts'
@@ -61,12 +61,13 @@ function taskMachine(ports: Ports, { consumes, produces, credit, handle }: TaskA
 }
 
 function logMachine(ports: Ports, { consumes, produces, handle }: LogActor, options: OwnActorOptions) {
-  const follow = fromPromise(({ signal }) =>
+  const follow: PromiseActorLogic<void> = fromPromise(({ signal }) =>
     ports.follow(consumes, signal, async (record) => {
       const context = contextOf(ports, produces, options, signal, record.message)
       for (let attempt = 1; ; attempt++) {
         try {
-          return await handle(record, context)
+          await handle(record, context)
+          return
         } catch (error) {
           if (signal.aborted) return
           ports.warn(`record ${record.seq} (${record.event} ${record.id}), attempt ${attempt}`, error)
