@@ -1,9 +1,11 @@
 /**
  * Optimizer: waits until a step is judged, computes its update, commits the next version by compare-and-set, records it.
- * Holds the trainable weights and the optimizer state, nothing else. Whoever moves the head last is the leader: a second
- * Optimizer that takes over raises the epoch, and the first finds out at its next commit.
+ * Holds the trainable weights and the optimizer state, nothing else. A lease elects one of several Optimizers; the others
+ * stand by. What decides is the compare-and-set: who takes over raises the epoch and moves the head, so that a leader
+ * that was frozen cannot commit any more.
  */
-import { assign, fromPromise, setup } from 'xstate'
+import { assign, fromCallback, fromPromise, setup, type CallbackActorLogic, type EventObject } from 'xstate'
+import { whileHeld, type Holder } from './lease.ts'
 import { effect, unprovided, unprovidedJob, type Ports } from './ports.ts'
 import { runActor, type RunActor } from './run-actor.ts'
 import { TrainingJob, type Commit, type OptimizerOptions } from './training-job.ts'
@@ -14,15 +16,28 @@ export interface OptimizerContext {
   readonly epoch: number
   readonly steps: number
   readonly failures: number
+  /** Holds the lease, as far as it knows. */
+  readonly leading: boolean
+}
+
+/** Key of the lease. */
+export const OPTIMIZER_LEASE = 'lease.optimizer'
+
+export interface Election {
+  readonly me: Holder
+  /** Takes over at once from an Optimizer that leads; else waits until it leaves or is silent for too long. */
+  readonly preempt: boolean
 }
 
 export const optimizerMachine = setup({
   types: {
     context: {} as OptimizerContext,
-    events: {} as { type: 'stop' },
+    events: {} as { type: 'stop' } | { type: 'lead' } | { type: 'lost' },
     input: {} as { readonly steps: number },
   },
   actors: {
+    /** Sends `lead` when this Optimizer is elected, `lost` when it is not any more. */
+    elect: fromCallback<EventObject>(() => {}),
     /** Keeps the book of the log. */
     follow: unprovidedJob<unknown>('follow'),
     /** Takes over the committed version, or commits version 0. */
@@ -41,11 +56,16 @@ export const optimizerMachine = setup({
   delays: { backoff: ({ context }) => Math.min(10_000, 250 * 2 ** context.failures) },
 }).createMachine({
   id: 'optimizer',
-  context: ({ input }) => ({ version: 0, epoch: 0, steps: input.steps, failures: 0 }),
-  invoke: { id: 'follow', src: 'follow' },
-  on: { stop: '.stopped' },
-  initial: 'restoring',
+  context: ({ input }) => ({ version: 0, epoch: 0, steps: input.steps, failures: 0, leading: false }),
+  invoke: [
+    { id: 'follow', src: 'follow' },
+    { id: 'elect', src: 'elect' },
+  ],
+  on: { stop: '.stopped', lost: { target: '.standby', actions: assign({ leading: false }) } },
+  initial: 'standby',
   states: {
+    /** Another one leads, or nobody is elected yet. */
+    standby: { on: { lead: { target: 'restoring', actions: assign({ leading: true, failures: 0 }) } } },
     restoring: {
       invoke: {
         src: 'restore',
@@ -75,7 +95,8 @@ export const optimizerMachine = setup({
         src: 'commit',
         input: ({ context }) => ({ step: context.version + 1, epoch: context.epoch }),
         onDone: [
-          { guard: ({ event }) => event.output === 'superseded', target: 'superseded' },
+          // Somebody else has moved the head. Who still holds the lease takes over again.
+          { guard: ({ event }) => event.output === 'superseded', target: 'failed' },
           { target: 'recording', actions: assign({ version: ({ context }) => context.version + 1, failures: 0 }) },
         ],
         onError: 'failed',
@@ -92,25 +113,29 @@ export const optimizerMachine = setup({
     /** Begins again from the committed version, which is always a safe place to begin. */
     failed: {
       entry: [
-        { type: 'warn', params: ({ event }) => ({ error: 'error' in event ? event.error : event }) },
+        {
+          type: 'warn',
+          params: ({ event }) => ({
+            error: 'error' in event ? event.error : new Error('another Optimizer moved the head'),
+          }),
+        },
         assign({ failures: ({ context }) => context.failures + 1 }),
       ],
       after: { backoff: 'restoring' },
     },
     finished: { type: 'final' },
-    /** Another Optimizer leads. */
-    superseded: { type: 'final' },
     stopped: { type: 'final' },
   },
 })
 
 /** Starts an Optimizer on a bus. */
-export function optimizer(ports: Ports, options: OptimizerOptions): RunActor {
+export function optimizer(ports: Ports, options: OptimizerOptions & { readonly election: Election }): RunActor {
   const job = new TrainingJob(ports, options)
   const follow = ports.following(['questions', 'answers', 'verdict', 'dead'], (record) => job.book.apply(record))
   const machine = optimizerMachine.provide({
     actors: {
       follow,
+      elect: elect(ports, options.election),
       restore: fromPromise(() => job.restore()),
       collect: fromPromise(({ input, signal }) => job.collect(input.step, signal)),
       update: fromPromise(({ input, signal }) => job.update(input.step, signal)),
@@ -122,5 +147,20 @@ export function optimizer(ports: Ports, options: OptimizerOptions): RunActor {
   return runActor('optimizer', machine, ports, {
     weights: () => job.version,
     input: { steps: options.steps },
+  })
+}
+
+function elect(ports: Ports, election: Election): CallbackActorLogic<EventObject> {
+  return fromCallback<EventObject>(({ sendBack }) => {
+    const controller = new AbortController()
+    const { signal } = controller
+    const lease = { bus: ports.bus, clock: ports.clock, key: OPTIMIZER_LEASE, ...election }
+    const lead = async (held: AbortSignal): Promise<void> => {
+      sendBack({ type: 'lead' })
+      await new Promise((resolve) => held.addEventListener('abort', resolve, { once: true }))
+      if (!signal.aborted) sendBack({ type: 'lost' })
+    }
+    void ports.persist('the election of an Optimizer', signal, () => whileHeld(lease, signal, lead))
+    return () => controller.abort()
   })
 }

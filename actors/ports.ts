@@ -104,7 +104,7 @@ export class Ports {
     const controller = new AbortController()
     for (const { kind, credit } of sources) {
       const take = (signal: AbortSignal) =>
-        this.#persist(`taking ${kind} tasks`, signal, () => this.#pull(kind, credit, signal, begin))
+        this.persist(`taking ${kind} tasks`, signal, () => this.#pull(kind, credit, signal, begin))
       void this.#inTurn(kind, controller.signal, take)
     }
     return () => controller.abort()
@@ -115,7 +115,7 @@ export class Ports {
     if (!isReplaceable(kind)) return take(signal)
     const lease = { bus: this.bus, clock: this.clock, key: `claim.${kind}` }
     const me = this.#replaces
-    await this.#persist(`watching who takes ${kind} tasks`, signal, () =>
+    await this.persist(`watching who takes ${kind} tasks`, signal, () =>
       me === null ? whileFree(lease, signal, take) : whileHeld({ ...lease, me, preempt: true }, signal, take),
     )
   }
@@ -191,7 +191,7 @@ export class Ports {
     apply: (record: RecordOf<E>) => void | Promise<void>,
   ): Promise<void> {
     let fromSeq = 1
-    await this.#persist(`following ${events.join(', ')}`, signal, async () => {
+    await this.persist(`following ${events.join(', ')}`, signal, async () => {
       for await (const record of this.bus.read(events, { follow: true, fromSeq, signal })) {
         await apply(record)
         fromSeq = record.seq + 1
@@ -212,7 +212,7 @@ export class Ports {
   }
 
   /** Runs a loop until the signal aborts; one that breaks is said and begun again after a moment. */
-  async #persist(what: string, signal: AbortSignal, loop: () => Promise<void>): Promise<void> {
+  async persist(what: string, signal: AbortSignal, loop: () => Promise<void>): Promise<void> {
     while (!signal.aborted) {
       try {
         await loop()
@@ -240,7 +240,7 @@ export class Ports {
   watchingHead(): CallbackActorLogic<EventObject> {
     return fromCallback<EventObject>(({ sendBack }) => {
       const controller = new AbortController()
-      void this.#persist('watching the head', controller.signal, async () => {
+      void this.persist('watching the head', controller.signal, async () => {
         for await (const entry of this.bus.watchHead(controller.signal)) {
           sendBack({ type: 'head', entry } satisfies HeadMoved)
         }

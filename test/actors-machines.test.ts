@@ -140,6 +140,8 @@ describe('optimizer machine', () => {
       },
     })
     const actor = createActor(machine, { clock, input: { steps: 1 } }).start()
+    expect(actor.getSnapshot().value).toBe('standby')
+    actor.send({ type: 'lead' })
     for (const wait of [500, 1000]) {
       await waitFor(actor, (snapshot) => snapshot.value === 'failed')
       clock.increment(wait - 1)

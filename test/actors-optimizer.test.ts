@@ -4,6 +4,8 @@ import { ImageOrder } from '../actors/permutation.ts'
 import { isDue } from '../actors/evaluator.ts'
 import { decodeWeights, encodeWeights } from '../actors/weights-codec.ts'
 import fc from 'fast-check'
+import { SimulatedClock } from 'xstate'
+import { EXPIRE_MS } from '../actors/lease.ts'
 import { f32 } from '../models/tensor.ts'
 import { logOf, ToyModel, World, type WorldOptions } from './support/actors-world.ts'
 
@@ -29,14 +31,39 @@ describe('Optimizer', () => {
     world = new World({ steps: 4 }).start(['model', 'optimizer', 'judge', 'reasoner', 'questioner'])
     const first = world.actors.get('optimizer')!.actor
     await expect.poll(() => first.state()).toBe('collecting')
-    const second = world.startOne('optimizer')
+    world.startAnother('optimizer')
+    const second = world.actors.get('optimizer')!.actor
     await expect.poll(() => second.state()).toBe('collecting')
+    await expect.poll(() => first.state()).toBe('standby')
     world.startOne('source')
     await Promise.all([first.done, second.done])
-    expect([first.state(), second.state()].toSorted()).toEqual(['finished', 'superseded'])
+    expect([first.state(), second.state()]).toEqual(['finished', 'finished'])
     const versions = (await logOf(world.net)).flatMap((r) => (r.event === 'version' ? [r.message.data] : []))
     expect(versions.map((v) => v.weights)).toEqual([0, 1, 2, 3, 4])
     expect(versions.slice(1).map((v) => v.epoch)).toEqual([2, 2, 2, 2])
+  })
+
+  test('one that stands by waits while the leader lives, and takes over when it is killed, with the same versions', async () => {
+    const alone = await (await play({ steps: 3, preempt: false })).adapters()
+    await world.stop()
+    const clock = new SimulatedClock()
+    world = new World({ steps: 3, preempt: false, clock }).start(['optimizer'])
+    world.startAnother('optimizer')
+    const pass = async (ms: number) => {
+      for (let done = 0; done < ms; done += 250) {
+        clock.increment(250)
+        for (let i = 0; i < 20; i++) await new Promise(setImmediate)
+      }
+    }
+    await pass(3 * EXPIRE_MS)
+    expect(world.actors.get('optimizer')!.actor.state()).toBe('standby')
+    await world.crashFirst('optimizer')
+    world.start(['model', 'judge', 'reasoner', 'questioner', 'source'])
+    await pass(2 * EXPIRE_MS)
+    await expect.poll(async () => (await pass(1000), (await world.adapters()).length), { timeout: 60_000 }).toBe(4)
+    expect(await world.adapters()).toEqual(alone)
+    const versions = (await logOf(world.net)).flatMap((r) => (r.event === 'version' ? [r.message.data] : []))
+    expect(versions.map((v) => v.epoch)).toEqual([1, 2, 2, 2])
   })
 
   test('only the blobs of kept versions stay', async () => {

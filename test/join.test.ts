@@ -3,6 +3,9 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { parseEnvelope } from '../bus/codec.ts'
+import { headSchema, type EventData } from '../bus/messages.ts'
+import { openTap } from '../runners/tap/open.ts'
 import type { EvolveEvent } from '../runners/cli/events.ts'
 import type { JoinEvent } from '../runners/join/join.ts'
 import type { TapLine } from '../runners/tap/decode.ts'
@@ -94,6 +97,31 @@ describe('visplay join', () => {
     expect(ended.code, ended.stderr).toBe(0)
     const { stdout } = await program(['tap', '--json', '--run', join(dir, 'killed'), '--since', 'start', 'log.dead.*'])
     expect(stdout).toBe('')
+  })
+
+  test('an Optimizer that stands by takes over from one that is frozen, which then commits nothing more', async () => {
+    const run = start('frozen', '--steps', '10', '--set', 'train.maxLag=1')
+    const joining = await joiner(run, '--actors', 'model=1,judge=1,reasoner=1,questioner=1,optimizer=1')
+    await run.said('step')
+    run.kill('SIGSTOP')
+    const { tap, close } = await openTap(undefined, join(dir, 'frozen'))
+    const epoch = async () => headSchema.parse(parseEnvelope((await tap.value('head'))!, 'head').data).epoch
+    await vi.waitFor(async () => expect(await epoch()).toBeGreaterThan(1), 60_000)
+    await close()
+    run.kill('SIGCONT')
+    const ended = await run.ended
+    expect(ended.code, ended.stderr).toBe(0)
+    expect((await joining.ended).code).toBe(0)
+    expect(ended.stdout).toMatch(/optimizer\.[^ ]+ trains from now on/)
+    const versions = await program(['tap', '--json', '--run', join(dir, 'frozen'), '--since', 'start', 'log.version.*'])
+    const heads = versions.stdout.split('\n').slice(0, -1)
+    const lineage = heads.map((line) => (JSON.parse(line) as { data: EventData<'version'> }).data)
+    expect(lineage.map((v) => v.weights)).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
+    expect(lineage.slice(1).map((v) => v.parent)).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
+    const epochs = lineage.map((v) => v.epoch)
+    expect(epochs).toEqual(epochs.toSorted((a, b) => a - b))
+    const { stdout } = await program(['replay', join(dir, 'frozen'), '--json'])
+    expect(JSON.parse(stdout.trim().split('\n').at(-1)!)).toMatchObject({ ok: true, steps: 10, sameUpdates: 10 })
   })
 
   test('the checkpoint is fetched once, verified, and mended when it is damaged', async () => {

@@ -4,14 +4,13 @@ import { InvalidArgumentError, Option } from 'commander'
 import { homedir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { DEVICES, type Device } from '../../configs/devices.ts'
-import type { Worker } from '../evolve/workers.ts'
-import type { JoinEvent } from '../join/join.ts'
+import type { Joinable, JoinEvent } from '../join/join.ts'
 import { interruptible } from './interrupt.ts'
 import { integer, newCommand } from './options.ts'
 import type { CommonOptions } from './options.ts'
 import { createOutput } from './output.ts'
 
-type Counts = Partial<Record<Worker, number>>
+type Counts = Partial<Record<Joinable, number>>
 
 interface Options extends CommonOptions {
   readonly run?: string
@@ -33,18 +32,23 @@ export function command(): Command {
   ])
     .argument('<url>', 'NATS server of the run')
     .option('--run <name>', 'the run; the only one of the server if left out')
-    .option('--actors <counts>', 'model, questioner, reasoner, judge, with how many of each', counts, { model: 1 })
+    .option(
+      '--actors <counts>',
+      'model, questioner, reasoner, judge, optimizer (stands by), with how many of each',
+      counts,
+      { model: 1 },
+    )
     .addOption(new Option('--device <name>', 'where to compute').choices(DEVICES).default('auto'))
     .option('--threads <n>', 'CPU threads; 0 = the cores of the machine', integer(0), 0)
     .option('--model <dir>', 'folder of the checkpoint that the run began with; fetched from the run if left out')
     .action(run)
 }
 
-const ROLES: readonly Worker[] = ['model', 'questioner', 'reasoner', 'judge']
+const ROLES: readonly Joinable[] = ['model', 'questioner', 'reasoner', 'judge', 'optimizer']
 
 /** `model=1,reasoner=2`; a role alone is one. */
 function counts(text: string): Counts {
-  const entries = text.split(',').map((part): [Worker, number] => {
+  const entries = text.split(',').map((part): [Joinable, number] => {
     const [name, number = '1'] = part.trim().split('=')
     const role = ROLES.find((r) => r === name)
     if (!role)

@@ -20,6 +20,7 @@ import { sayEnded } from './ended.ts'
 import { shareCheckpoint } from './base-checkpoint.ts'
 import { Closing } from './closing.ts'
 import { Guests } from './guests.ts'
+import { Leadership } from './leadership.ts'
 import { loadRunModel, writeCheckpoint } from './load.ts'
 import { NewFolder } from './new-folder.ts'
 import { System } from './system.ts'
@@ -113,9 +114,10 @@ async function play(config: RunConfig, { show, signal }: EvolveOptions, stage: S
     world,
     record: { dir: out, onRecord: (record) => watch.record(record), onGallery: (lines) => watch.gallery(lines) },
     onWarning: (message, error) => watch.warn(message, error),
-    onSuperseded: () => watch.supersede(),
   })
   closing.add(system, (s) => s.stop())
+  const onNote = (message: string) => show({ event: 'note', message })
+  closing.add(new Leadership(bus, { onNote, onSuperseded: () => watch.supersede() }), (l) => l.close())
   system.start()
   const version = await watch.end(signal)
   await system.stop(['supervisor', 'source', 'questioner', 'reasoner', 'judge', 'optimizer'])

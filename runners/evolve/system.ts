@@ -1,7 +1,5 @@
 /** The whole pipeline on one page: every actor of a run, each with a bus of its own, under one supervisor. */
-import { batchMetrics } from '../../actors/batch-metrics.ts'
-import { evaluator, isDue, type Evaluator } from '../../actors/evaluator.ts'
-import { optimizer } from '../../actors/optimizer.ts'
+import { evaluator, type Evaluator } from '../../actors/evaluator.ts'
 import { Ports } from '../../actors/ports.ts'
 import { recorder, type Recorder, type RecorderOptions } from '../../actors/recorder.ts'
 import type { Similarity } from '../../actors/rewards/similarity.ts'
@@ -13,8 +11,8 @@ import type { Net } from '../../bus/net.ts'
 import type { Config } from '../../configs/schema.ts'
 import type { Model } from '../../models/model.ts'
 import type { Weights } from '../../models/tensor.ts'
-import { assembleOptions } from './assemble-options.ts'
 import { instanceOf } from './instance.ts'
+import { startOptimizer } from './optimizer.ts'
 import { workers } from './workers.ts'
 import type { RunWorld } from './world.ts'
 
@@ -28,8 +26,6 @@ export interface SystemOptions {
   readonly world: RunWorld
   readonly record: Pick<RecorderOptions, 'dir' | 'onRecord' | 'onGallery'>
   readonly onWarning: (message: string, error: unknown) => void
-  /** Another Optimizer leads this run. */
-  readonly onSuperseded: () => void
 }
 
 const ROLES = ['recorder', 'evaluator', 'model', 'optimizer', 'judge', 'reasoner', 'questioner', 'source'] as const
@@ -89,7 +85,10 @@ export class System {
     reasoner: (ports) => workers.reasoner(ports, this.#options),
     judge: (ports) => workers.judge(ports, this.#options),
     model: (ports) => workers.model(ports, this.#options),
-    optimizer: (ports) => this.#optimizer(ports),
+    optimizer: (ports) => {
+      const { config, base } = this.#options
+      return startOptimizer(ports, { config, base: () => base, preempt: true })
+    },
     evaluator: (ports) => {
       const { config, world } = this.#options
       const { every, probe, samples } = config.eval
@@ -108,24 +107,5 @@ export class System {
       const { config, record } = this.#options
       return (this.#recorder = recorder(ports, { ...record, alarms: config.alarms, images: config.groups.images }))
     },
-  }
-
-  #optimizer(ports: Ports): RunActor {
-    const { config, base, onSuperseded } = this.#options
-    const { optimizer: adam, groups, steps, keepVersions } = config
-    const { lr: peak, schedule: kind, warmup, ...rest } = adam
-    const actor = optimizer(ports, {
-      ...rest,
-      ...assembleOptions(config),
-      schedule: { kind, peak, warmup, total: steps },
-      base: () => base,
-      steps,
-      images: groups.images,
-      batchMetrics: batchMetrics(ports.bus),
-      keepVersions,
-      keeps: (version) => isDue(version, { every: config.eval.every, steps }),
-    })
-    void actor.done.then(() => actor.state() === 'superseded' && onSuperseded()).catch(() => {})
-    return actor
   }
 }

@@ -14,18 +14,22 @@ import { Closing } from '../evolve/closing.ts'
 import { sayGoodbye, sayHello } from '../evolve/guests.ts'
 import { instanceOf } from '../evolve/instance.ts'
 import { loadRunModel } from '../evolve/load.ts'
+import { startOptimizer } from '../evolve/optimizer.ts'
 import { type Worker, WORKERS, workers } from '../evolve/workers.ts'
 import { fetchCheckpoint } from '../evolve/base-checkpoint.ts'
 import { hasEnded } from '../evolve/ended.ts'
 import { chooseRun, configOf } from './choose-run.ts'
 import { JoinError } from './join-error.ts'
 
+/** An Optimizer that joins stands by. */
+export type Joinable = Worker | 'optimizer'
+
 export interface JoinOptions {
   readonly url: string
   /** The only run of the server if left out. */
   readonly run: string | undefined
   /** How many of each. */
-  readonly actors: Readonly<Partial<Record<Worker, number>>>
+  readonly actors: Readonly<Partial<Record<Joinable, number>>>
   readonly device: Device
   readonly threads: number
   /** A checkpoint folder that may be the base of the run. */
@@ -100,6 +104,15 @@ async function startActors(
       starters[name] = () => start(role, (ports) => workers[role](ports, { config, similarity, model: model! }))
       names.push(name)
     }
+  }
+  const base = async () => {
+    const model = await loadRunModel(config)
+    return Promise.resolve(model.trainable()).finally(() => model.dispose())
+  }
+  for (let n = 1; n <= (actors.optimizer ?? 0); n++) {
+    const name = `optimizer-${n}`
+    starters[name] = () => start('optimizer', (ports) => startOptimizer(ports, { config, base, preempt: false }))
+    names.push(name)
   }
   closing.add(running, (list) => Promise.all(list.map((actor) => actor.stop())))
   start('supervisor', (ports) => supervisor(ports, starters))

@@ -114,6 +114,8 @@ export interface WorldOptions {
   readonly faults?: Faults
   readonly clock?: Clock
   readonly ackWaitMs?: number
+  /** Whether a further Optimizer takes over at once; else it stands by. */
+  readonly preempt?: boolean
   /** Makes an actor's bus fail at chosen moments. */
   readonly wrap?: (role: string, bus: Bus) => Bus
 }
@@ -174,6 +176,13 @@ export class World {
     await actor.stop()
   }
 
+  /** The same for the first of those that were started beside the one there is. */
+  async crashFirst(role: RoleName): Promise<void> {
+    const { actor, raw } = this.#others.find((other) => other.actor.role === role)!
+    this.#memory!.crash(raw)
+    await actor.stop()
+  }
+
   async crashAndRestart(role: RoleName): Promise<void> {
     await this.crash(role)
     this.startOne(role)
@@ -224,6 +233,10 @@ export class World {
         return modelActor(ports, { model: this.model })
       case 'optimizer':
         return optimizer(ports, {
+          election: {
+            me: { instance: `optimizer.${this.#instances}`, name: 'test', version: '1' },
+            preempt: this.#options.preempt ?? true,
+          },
           base: () => new ToyModel().trainable(),
           steps,
           images: perStep,
