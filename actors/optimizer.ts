@@ -160,7 +160,7 @@ function elect(ports: Ports, election: Election): CallbackActorLogic<EventObject
       await new Promise((resolve) => held.addEventListener('abort', resolve, { once: true }))
       if (!signal.aborted) sendBack({ type: 'lost' })
     }
-    void ports.persist('the election of an Optimizer', signal, () => whileHeld(lease, signal, lead))
+    ports.finishing(ports.persist('the election of an Optimizer', signal, () => whileHeld(lease, signal, lead)))
     return () => controller.abort()
   })
 }

@@ -105,7 +105,7 @@ export class Ports {
     for (const { kind, credit } of sources) {
       const take = (signal: AbortSignal) =>
         this.persist(`taking ${kind} tasks`, signal, () => this.#pull(kind, credit, signal, begin))
-      void this.#inTurn(kind, controller.signal, take)
+      this.finishing(this.#inTurn(kind, controller.signal, take))
     }
     return () => controller.abort()
   }
@@ -149,15 +149,18 @@ export class Ports {
     this.warn(`task ${key} did not work out`, error)
   }
 
+  /** Work that ends when it is told to, and has something to give back first: `close` waits for it. */
+  finishing(work: Promise<void>): void {
+    const finished = work.finally(() => this.#settling.delete(finished))
+    this.#settling.add(finished)
+  }
+
   #settle(key: string, how: (delivery: Open) => Promise<void>): void {
     const delivery = this.#open.get(key)
     if (!delivery) return
     this.#open.delete(key)
-    const settling = how(delivery)
-      // Unsettled work comes back by itself and finds its result in the log.
-      .catch((error: unknown) => this.warn(`settling ${key}`, error))
-      .finally(() => this.#settling.delete(settling))
-    this.#settling.add(settling)
+    // Unsettled work comes back by itself and finds its result in the log.
+    this.finishing(how(delivery).catch((error: unknown) => this.warn(`settling ${key}`, error)))
   }
 
   /** Puts a request on the queue and waits for its reply in the log; rejects with DeadTaskError when it is given up. */

@@ -182,7 +182,7 @@ const busSchema = z.strictObject({
     .string()
     .min(1)
     .default('127.0.0.1')
-    .describe('Address the started server listens on; elsewhere than on this machine a token is asked for'),
+    .describe('Address the started server listens on; 0.0.0.0 = every interface'),
 })
 
 /** Each recipe brings its own schema, so that adding one changes nothing here. */

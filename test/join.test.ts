@@ -49,8 +49,8 @@ async function joiner(run: Program, ...more: string[]): Promise<Program> {
   const [command, url, ...args] = await joinArgs(run)
   run.kill('SIGSTOP')
   // The name of this machine may mean nothing to it.
-  const { username, port } = new URL(url!)
-  const local = `nats://${username === '' ? '' : `${username}@`}127.0.0.1:${port}`
+  const { username, password, port } = new URL(url!)
+  const local = `nats://${username}:${password}@127.0.0.1:${port}`
   const joining = startProgram([command!, local, ...args, ...more], { env })
   const joined = () => (joining.events() as unknown as JoinEvent[]).some((e) => e.event === 'joined')
   await Promise.race([vi.waitFor(() => expect(joined()).toBe(true), 60_000), joining.ended])
@@ -101,7 +101,8 @@ describe('visplay join', () => {
 
   test('an Optimizer that stands by takes over from one that is frozen, which then commits nothing more', async () => {
     const run = start('frozen', '--steps', '10', '--set', 'train.maxLag=1')
-    const joining = await joiner(run, '--actors', 'model=1,judge=1,reasoner=1,questioner=1,optimizer=1')
+    const creds = ['--creds', join(dir, 'frozen', 'nats', 'optimizer.creds')]
+    const joining = await joiner(run, '--actors', 'model=1,judge=1,reasoner=1,questioner=1,optimizer=1', ...creds)
     await run.said('step')
     run.kill('SIGSTOP')
     const { tap, close } = await openTap(undefined, join(dir, 'frozen'))
@@ -136,24 +137,24 @@ describe('visplay join', () => {
     expect(await readFile(join(cached, 'config.json'), 'utf8')).toContain('smolvlm')
   })
 
-  test('a run that listens to other machines asks for its token', async () => {
+  test('a run asks for credentials, and says so in one line', async () => {
     const run = start('closed', '--steps', '3', '--listen', '0.0.0.0')
     const [, url, ...rest] = await joinArgs(run)
-    const { port, username } = new URL(url!)
-    expect(username).toMatch(/^[0-9a-f]{32}$/)
+    const { port, username, password } = new URL(url!)
+    expect([username, password]).toEqual(['worker', expect.stringMatching(/^[0-9a-f]{32}$/)])
     run.kill('SIGSTOP')
     const bare = `nats://127.0.0.1:${port}`
     const refused = await program(['join', bare, ...rest], { env })
     expect([refused.code, refused.stdout]).toEqual([1, ''])
-    expect(refused.stderr).toBe(
-      `visplay: the NATS server at ${bare} refuses: give its token as nats://TOKEN@host:port\n`,
+    expect(refused.stderr).toMatch(
+      /^visplay: the NATS server at nats:\/\/127[^\n]* refuses: give a role and its secret [^\n]*\n$/,
     )
     const joining = await joiner(run)
     const joined = await joining.ended
     expect(joined.code, joined.stderr).toBe(0)
     expect((await run.ended).code).toBe(0)
     const log = await readFile(join(dir, 'closed', 'visplay.log'), 'utf8')
-    expect(log).not.toContain(username)
+    expect(log).not.toContain(password)
     const tapped = await program(['tap', '--json', '--run', join(dir, 'closed'), '--since', 'start', 'log.step.*'])
     const lines = tapped.stdout.split('\n').slice(0, -1)
     expect(lines.map((line) => (JSON.parse(line) as Extract<TapLine, { subject: string }>).subject)).toHaveLength(3)

@@ -1,10 +1,11 @@
 /** A checked connection to a NATS server. */
 import { errors } from '@nats-io/nats-core'
 import { connect, type NatsConnection } from '@nats-io/transport-node'
+import { inboxOf } from './roles.ts'
 import { NatsServerError, refusal } from './server-version.ts'
 
 export interface ConnectOptions {
-  /** `nats://host:port`, `tls://…`, or several separated by commas; `nats://TOKEN@host:port` for a closed one. */
+  /** `nats://host:port`, `tls://…`, or several separated by commas; `nats://ROLE:SECRET@host:port` for a closed one. */
   readonly url: string
   /** Shown in the server's list of connections. */
   readonly name: string
@@ -19,6 +20,7 @@ export async function connectNats({ url, name }: ConnectOptions): Promise<NatsCo
     connection = await connect({
       servers,
       ...credentials,
+      ...(credentials.user !== undefined && { inboxPrefix: inboxOf(credentials.user) }),
       name,
       maxReconnectAttempts: -1,
       reconnectTimeWait: 250,
@@ -29,9 +31,10 @@ export async function connectNats({ url, name }: ConnectOptions): Promise<NatsCo
     })
   } catch (cause) {
     if (cause instanceof errors.AuthorizationError) {
-      throw new NatsServerError(`the NATS server at ${where} refuses: give its token as nats://TOKEN@host:port`, {
-        cause,
-      })
+      throw new NatsServerError(
+        `the NATS server at ${where} refuses: give a role and its secret as nats://worker:SECRET@host:port, or with --creds FILE`,
+        { cause },
+      )
     }
     throw new NatsServerError(
       `no NATS server answers at ${where} (${(cause as Error).message}): start one there, or correct the URL`,

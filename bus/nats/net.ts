@@ -4,7 +4,7 @@ import { CarriedBus } from '../carried-bus.ts'
 import { Lifetime } from '../lifetime.ts'
 import type { Net } from '../net.ts'
 import { NatsBlobs } from './blobs.ts'
-import { connectNats } from './connect.ts'
+import { connectNats, withoutCredentials } from './connect.ts'
 import { LogTail } from './log-tail.ts'
 import { NatsCarrier } from './nats-carrier.ts'
 import { openShared, type NatsOptions } from './shared.ts'
@@ -24,7 +24,7 @@ export async function connectNet(url: string, run: string, options: NatsOptions 
   const connection = await connectNats({ url, name: `visplay ${run}` })
   const life = new Lifetime(`run ${run}`)
   try {
-    const shared = await openShared(connection, run, options)
+    const shared = await openShared(connection, run, withoutCredentials(url).user, options)
     const tail = new LogTail(shared, life)
     const blobs = new NatsBlobs(shared, life, options.blobCacheBytes ?? CACHE_BYTES)
     const buses = new Set<Bus>()

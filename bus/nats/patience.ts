@@ -1,6 +1,6 @@
 /** Outlasting a server that restarts or a disk that is full: repeated attempts, then one clear error. */
 import { JetStreamApiCodes, JetStreamApiError, JetStreamError } from '@nats-io/jetstream'
-import { errors } from '@nats-io/nats-core'
+import { errors, type PermissionViolationError } from '@nats-io/nats-core'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { BusClosedError } from '../errors.ts'
 import type { Lifetime } from '../lifetime.ts'
@@ -10,6 +10,16 @@ import type { Shared } from './shared.ts'
 /** The server did not take or give something for longer than the patience of this process. */
 export class UnavailableError extends Error {
   override name = 'UnavailableError'
+}
+
+/** The credentials of this process do not permit what it tried. */
+export class NotPermittedError extends Error {
+  override name = 'NotPermittedError'
+}
+
+function violationIn(error: unknown): PermissionViolationError | null {
+  if (error instanceof errors.PermissionViolationError) return error
+  return error instanceof Error && error.cause !== undefined ? violationIn(error.cause) : null
 }
 
 /** Codes of the server's `ApiError.err_code`. */
@@ -67,6 +77,16 @@ export async function patiently<T>(
     } catch (error) {
       if (error instanceof errors.ClosedConnectionError || error instanceof errors.DrainingConnectionError) {
         throw new BusClosedError(what)
+      }
+      const denied = violationIn(error)
+      if (denied) {
+        const { operation, subject } = denied
+        throw new NotPermittedError(
+          `${what}: the credentials of this process do not permit to ${operation} ${subject}`,
+          {
+            cause: error,
+          },
+        )
       }
       if (!passes(error)) throw error
       if (Date.now() + pause > deadline) throw unavailable(what, patienceMs, error)

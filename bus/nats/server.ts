@@ -3,18 +3,21 @@ import { spawn, type ChildProcess } from 'node:child_process'
 import { mkdir, open, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { forgetCredentials, makeCredentials, type Credentials } from './credentials.ts'
 import { findServer, type FindOptions } from './find-server.ts'
+import { BUS_ROLES, permissionsOf } from './roles.ts'
 import { NatsServerError } from './server-version.ts'
-import { claimStore, configFile, keepToken, listeningUrl, pidFile, serverName } from './store-owner.ts'
+import { claimStore, configFile, listeningUrl, pidFile, serverName } from './store-owner.ts'
 
 export interface StartOptions extends FindOptions {
   /** Folder of the streams, the configuration and the log of the server; made if missing. */
   readonly storeDir: string
   /** A free one when left out. */
   readonly port?: number
-  /** Where it listens: this machine alone if left out. Elsewhere whoever connects needs the `token`. */
+  /** Where it listens: this machine alone if left out. */
   readonly host?: string
-  readonly token?: string
+  /** Closed to all but the roles of this run, whose secrets are in `storeDir`; open to everybody if left out. */
+  readonly run?: string
   /**
    * When data goes from the operating system to the disk. Either way an acknowledged message survives the death of every
    * process. `interval` (default): a power failure costs up to the last 250 ms, of which a resumed run recomputes what is
@@ -24,7 +27,7 @@ export interface StartOptions extends FindOptions {
 }
 
 export interface NatsServer {
-  /** `nats://host:port` for this machine, with the token. */
+  /** `nats://host:port` for this machine, with the credentials of the owner. */
   readonly url: string
   readonly port: number
   readonly pid: number
@@ -58,14 +61,15 @@ exit "$code"
 
 /** Starts a server on `storeDir`; throws NatsServerError in one line that says what to do. */
 export async function startServer(options: StartOptions): Promise<NatsServer> {
-  const { storeDir, port = -1, host = '127.0.0.1', sync = 'interval', token = null } = options
+  const { storeDir, port = -1, host = '127.0.0.1', sync = 'interval', run } = options
   const { path, version } = await findServer(options)
   await mkdir(storeDir, { recursive: true })
   await claimStore(storeDir)
   const config = configFile(storeDir)
   const logFile = join(storeDir, 'nats.log')
-  await keepToken(storeDir, token)
-  await writeFile(config, configuration({ storeDir, host, port, sync, token }), { mode: 0o600 })
+  if (run === undefined) await forgetCredentials(storeDir)
+  const access = run === undefined ? [] : authorization(run, await makeCredentials(storeDir))
+  await writeFile(config, configuration({ storeDir, host, port, sync, access }), { mode: 0o600 })
   const log = await open(logFile, 'a')
   const logStart = (await log.stat()).size
   const child =
@@ -90,10 +94,12 @@ function configuration({
   host,
   port,
   sync,
-  token,
-}: Required<Pick<StartOptions, 'storeDir' | 'host' | 'port' | 'sync'>> & { readonly token: string | null }): string {
+  access,
+}: Required<Pick<StartOptions, 'storeDir' | 'host' | 'port' | 'sync'>> & {
+  readonly access: readonly string[]
+}): string {
   return [
-    ...(token === null ? [] : [`authorization { token: ${JSON.stringify(token)} }`]),
+    ...access,
     `server_name: ${serverName(storeDir)}`,
     `host: ${JSON.stringify(host)}`,
     `port: ${port}`,
@@ -108,6 +114,15 @@ function configuration({
     '}',
     '',
   ].join('\n')
+}
+
+/** Users are roles. */
+function authorization(run: string, credentials: Credentials): string[] {
+  const users = BUS_ROLES.map((user) => {
+    const permissions = permissionsOf(user, run)
+    return JSON.stringify({ user, password: credentials[user], ...(permissions && { permissions }) })
+  })
+  return [`authorization { users: [${users.join(', ')}] }`]
 }
 
 async function ready(storeDir: string, child: ChildProcess): Promise<string> {

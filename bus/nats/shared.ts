@@ -7,6 +7,7 @@ import { Objm, setSha256Backend, type ObjectStore } from '@nats-io/obj'
 import { ACK_WAIT_MS, DEDUPE_WINDOW_MS } from '../limits.ts'
 import { stores, subjects } from '../subjects.ts'
 import { Link } from './link.ts'
+import { inboxOf, isBusRole } from './roles.ts'
 import { Turns } from './turns.ts'
 
 export interface NatsOptions {
@@ -34,22 +35,35 @@ export interface Shared {
   readonly values: KV
   readonly objects: ObjectStore
   readonly turns: Turns
+  /** Where answers to this user go. */
+  readonly inboxPrefix: string
   readonly ackWaitMs: number
   readonly patienceMs: number
 }
 
-/** Opens the stores of `run`, making those that do not exist: asking for one that is there changes nothing. */
-export async function openShared(connection: NatsConnection, run: string, options: NatsOptions): Promise<Shared> {
+/**
+ * Opens the stores of `run`. With `make`, makes those that do not exist (asking for one that is there changes nothing);
+ * who joins may not, and need not.
+ */
+export async function openShared(
+  connection: NatsConnection,
+  run: string,
+  user: string | undefined,
+  options: NatsOptions,
+): Promise<Shared> {
   // Several times faster than the default in JavaScript.
   setSha256Backend('native')
   const patienceMs = options.patienceMs ?? 60_000
   const timeout = Math.min(REQUEST_MS, patienceMs)
   const js = jetstream(connection, { timeout })
   const jsm = await jetstreamManager(connection, { timeout })
+  const make = !isBusRole(user) || user === 'owner'
   const [values, objects] = await Promise.all([
-    new Kvm(js).create(stores.values(run), { history: HISTORY, storage: StorageType.File }),
-    new Objm(js).create(stores.blobs(run), { storage: StorageType.File }),
-    ...streams(run).map((config) => jsm.streams.add(config)),
+    make
+      ? new Kvm(js).create(stores.values(run), { history: HISTORY, storage: StorageType.File })
+      : new Kvm(js).open(stores.values(run), { allow_direct: true }),
+    make ? new Objm(js).create(stores.blobs(run), { storage: StorageType.File }) : new Objm(js).open(stores.blobs(run)),
+    ...(make ? streams(run).map((config) => jsm.streams.add(config)) : []),
   ])
   return {
     run,
@@ -60,6 +74,7 @@ export async function openShared(connection: NatsConnection, run: string, option
     values,
     objects,
     turns: new Turns(),
+    inboxPrefix: user === undefined ? '_INBOX' : inboxOf(user),
     ackWaitMs: options.ackWaitMs ?? ACK_WAIT_MS,
     patienceMs,
   }

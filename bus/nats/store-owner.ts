@@ -6,6 +6,8 @@ import { connect } from 'node:net'
 import { join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
+import { withCredentials } from './credentials.ts'
+import type { BusRole } from './roles.ts'
 import { NatsServerError } from './server-version.ts'
 
 /** A server tells its name to whoever connects, so a server of this store can be told from any other. */
@@ -16,27 +18,17 @@ export const configFile = (storeDir: string): string => join(storeDir, 'nats.con
 export const pidFile = (storeDir: string): string => join(storeDir, 'nats.pid')
 const ownerFile = (storeDir: string) => join(storeDir, 'owner.pid')
 
-const tokenFile = (storeDir: string) => join(storeDir, 'token')
-
-/** Remembers, for this user's eyes only, what the server of this store asks for; null = nothing. */
-export async function keepToken(storeDir: string, token: string | null): Promise<void> {
-  await rm(tokenFile(storeDir), { force: true })
-  if (token !== null) await writeFile(tokenFile(storeDir), token, { mode: 0o600 })
-}
-
 /**
- * The address for this machine, token included, from the file that the server writes once it is ready for connections;
- * null before.
+ * The address for this machine, with the credentials of a role if the server asks for any, from the file that the server
+ * writes once it is ready for connections; null before.
  */
-export async function listeningUrl(storeDir: string): Promise<string | null> {
+export async function listeningUrl(storeDir: string, role: BusRole = 'owner'): Promise<string | null> {
   const files = await readdir(storeDir)
   const file = files.find((name) => name.endsWith('.ports'))
   const text = file === undefined ? '' : await readFile(join(storeDir, file), 'utf8')
   const found = text.trimEnd().endsWith('}') ? /nats:\/\/[^"]+/.exec(text)?.[0] : undefined
   if (found === undefined) return null
-  const url = new URL(found)
-  if (files.includes('token')) url.username = await readFile(tokenFile(storeDir), 'utf8')
-  return `${url.protocol}//${url.username === '' ? '' : `${url.username}@`}${url.host}`
+  return withCredentials(found, role, storeDir)
 }
 
 /** Makes this process the owner of the store. Throws NatsServerError while another process is. */
@@ -93,9 +85,10 @@ async function servedAt(storeDir: string): Promise<string | null> {
 }
 
 /** Address of the server of this store while the process that owns it lives; null when none does, or only for moments more. */
-export async function ownedServer(storeDir: string): Promise<string | null> {
+export async function ownedServer(storeDir: string, role: BusRole): Promise<string | null> {
   const owner = await pidIn(ownerFile(storeDir))
-  return owner !== null && alive(owner) ? servedAt(storeDir) : null
+  const served = owner !== null && alive(owner) && (await servedAt(storeDir)) !== null
+  return served ? listeningUrl(storeDir, role) : null
 }
 
 async function pidIn(file: string): Promise<number | null> {

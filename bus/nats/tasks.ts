@@ -99,7 +99,7 @@ export class TaskPuller {
   /** Requests of an earlier connection may be answered still: a new inbox keeps them apart. */
   #restart(): void {
     this.#endRequests()
-    const inbox = createInbox()
+    const inbox = createInbox(this.#shared.inboxPrefix)
     this.#inbox = inbox
     this.#subscription = this.#shared.connection.subscribe(`${inbox}.*`, {
       callback: (error, message) => {

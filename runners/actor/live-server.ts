@@ -7,7 +7,7 @@ import { JoinError } from '../join/join-error.ts'
 /** Throws JoinError when nobody works on the run. */
 export async function liveServer(folder: string): Promise<{ url: string; run: string }> {
   const { run, bus } = readConfig(join(folder, 'config.yaml'))
-  const url = bus.nats ?? (await ownedServer(join(folder, 'nats')))
+  const url = bus.nats ?? (await ownedServer(join(folder, 'nats'), 'worker'))
   if (url === null || run === null) {
     throw new JoinError(`nobody works on the run in ${folder}; resume it: npx visplay evolve --resume ${folder}`)
   }

@@ -33,7 +33,7 @@ export function command(): Command {
     ['--new judge', 'writes my-judge.ts to begin with'],
     ['./my-judge.ts', 'judges in the newest run here, from now on'],
     ['./my-critic.ts --run my-run', 'reads along in a run'],
-    ['./my-judge.ts --nats nats://TOKEN@host:4222', 'in a run of another machine'],
+    ['./my-judge.ts --nats nats://worker:SECRET@host:4222', 'in a run of another machine'],
   ])
     .argument('[file]', 'exports what defineActor or defineJudge of visplay/actor makes')
     .option('--run <run>', 'name or folder of a run; the newest in runs/ if left out')

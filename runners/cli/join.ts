@@ -14,6 +14,7 @@ type Counts = Partial<Record<Joinable, number>>
 
 interface Options extends CommonOptions {
   readonly run?: string
+  readonly creds?: string
   readonly actors: Counts
   readonly device: Device
   readonly threads: number
@@ -26,11 +27,13 @@ export function command(): Command {
     'unfinished work goes back at once. The run prints the line to type.',
   ].join('\n')
   return newCommand('join', about, [
-    ['nats://TOKEN@host:4222', 'one model actor, for a run started with --listen 0.0.0.0'],
+    ['nats://worker:SECRET@host:4222', 'one model actor, for a run started with --listen 0.0.0.0'],
     ['nats://127.0.0.1:4222 --run my-run --actors model=1,judge=1', 'another process on the same machine'],
-    ['nats://TOKEN@host:4222 --model ./SmolVLM-256M-Instruct', 'a checkpoint that is here already'],
+    ['nats://host:4222 --creds optimizer.creds --actors optimizer=1', 'stands by as Optimizer'],
+    ['nats://worker:SECRET@host:4222 --model ./SmolVLM-256M-Instruct', 'a checkpoint that is here already'],
   ])
     .argument('<url>', 'NATS server of the run')
+    .option('--creds <file>', 'role and secret, from nats/*.creds in the folder of the run, instead of in the URL')
     .option('--run <name>', 'the run; the only one of the server if left out')
     .option(
       '--actors <counts>',
@@ -58,9 +61,13 @@ function counts(text: string): Counts {
   return Object.fromEntries(entries)
 }
 
-async function run(url: string, options: Options): Promise<void> {
+async function run(server: string, options: Options): Promise<void> {
   const output = createOutput(options.json === true)
-  const { join: joinRun } = await import('../join/join.ts')
+  const [{ join: joinRun }, { withCredentialsOf }] = await Promise.all([
+    import('../join/join.ts'),
+    import('../../bus/nats/credentials.ts'),
+  ])
+  const url = options.creds === undefined ? server : await withCredentialsOf(resolve(options.creds), server)
   const cache = join(
     process.env['XDG_CACHE_HOME'] || join(process.env['HOME'] || homedir(), '.cache'),
     'visplay',

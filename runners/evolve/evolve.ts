@@ -1,11 +1,11 @@
 /** A run from beginning to end: model, images, bus, actors, measurements, results; and again after a crash. */
-import { randomBytes } from 'node:crypto'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { evalId, versionId } from '../../actors/ids.ts'
 import { embeddingSimilarity } from '../../actors/rewards/similarity.ts'
 import { decodeWeights } from '../../actors/weights-codec.ts'
 import type { Bus, LogRecord } from '../../bus/bus.ts'
+import { withCredentials } from '../../bus/nats/credentials.ts'
 import { connectNet } from '../../bus/nats/net.ts'
 import { reclaimTasks } from '../../bus/nats/reclaim.ts'
 import { startServer } from '../../bus/nats/server.ts'
@@ -69,9 +69,8 @@ async function openNet(
 ): Promise<{ net: Net; url: string }> {
   let url = bus.nats
   if (url === null) {
-    const token = isLoopback(bus.listen) ? {} : { token: randomBytes(16).toString('hex') }
     const port = bus.port === null ? {} : { port: bus.port }
-    const options = { storeDir: join(out, 'nats'), onNote, host: bus.listen, ...port, ...token }
+    const options = { storeDir: join(out, 'nats'), onNote, host: bus.listen, run, ...port }
     const server = closing.add(await startServer(options), (s) => s.stop())
     url = server.url
     await reclaimTasks(url, run)
@@ -101,7 +100,7 @@ async function play(config: RunConfig, { show, signal }: EvolveOptions, stage: S
   const from = (await bus.getHead())?.head.version ?? 0
   const about = { model: config.model.dir, device: model.device, recipe: config.recipe, seed: config.seed }
   show({ event: 'start', run, out, ...about, steps: config.steps, from })
-  show({ event: 'join', command: `npx visplay join ${reachable(url, config.bus.listen)} --run ${run}` })
+  show({ event: 'join', command: `npx visplay join ${await joinUrl(url, config)} --run ${run}` })
   const guests = closing.add(new Guests(bus, (message) => show({ event: 'note', message })), (g) => g.close())
   show({ event: 'images', source: world.source, used: world.images.length, skipped: world.skipped })
   const watch = new Watch(config, from, show)
@@ -135,11 +134,13 @@ async function play(config: RunConfig, { show, signal }: EvolveOptions, stage: S
   return { event: 'done', run, version, ...results, steps, seconds: (Date.now() - started) / 1000, out }
 }
 
-/** The address for other machines: a server on every interface is reached by the name of this machine. */
-function reachable(url: string, listen: string): string {
-  if (isLoopback(listen)) return url
-  const { protocol, username, port } = new URL(url)
-  return `${protocol}//${username}@${listen === '0.0.0.0' || listen === '::' ? hostname() : listen}:${port}`
+/** The address for workers; a server on every interface is reached by the name of this machine. */
+async function joinUrl(url: string, { out, bus }: RunConfig): Promise<string> {
+  if (bus.nats !== null) return url
+  const { protocol, port } = new URL(url)
+  const everywhere = bus.listen === '0.0.0.0' || bus.listen === '::'
+  const host = isLoopback(bus.listen) ? '127.0.0.1' : everywhere ? hostname() : bus.listen
+  return withCredentials(`${protocol}//${host}:${port}`, 'worker', join(out, 'nats'))
 }
 
 /** How long the server stays for those who joined to notice the end. */

@@ -18,9 +18,9 @@ export async function openTap(
   const config = readConfig(join(run!, 'config.yaml'))
   if (config.bus.nats !== null) return openAt(config.bus.nats, config.run!)
   const storeDir = join(run!, 'nats')
-  const served = await ownedServer(storeDir)
+  const served = await ownedServer(storeDir, 'tap')
   if (served !== null) return openAt(served, config.run!)
-  const server = await startServer({ storeDir })
+  const server = await startServer({ storeDir, run: config.run! })
   try {
     const { tap, close } = await openAt(server.url, config.run!)
     return { tap, close: () => close().finally(() => server.stop()) }
