@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { Replay, REPLAYED, type ReplayRecord, type StepReplay } from '../actors/replay.ts'
 import { createJudge } from '../actors/rewards/recipes/registry.ts'
 import { embeddingSimilarity } from '../actors/rewards/similarity.ts'
-import { readConfig } from '../configs/load.ts'
+import { PACKAGE_ROOT, readConfig } from '../configs/load.ts'
 import { openEmbedder } from '../models/similarity/embedder.ts'
 import { assembleOptions } from '../runners/evolve/assemble-options.ts'
 import type { RunStatus } from '../runners/status/status.ts'
@@ -51,6 +51,12 @@ async function lines(...args: string[]): Promise<{ code: number | null; lines: R
   const { code, stdout } = await program([...args, '--json'])
   const parsed = stdout.split('\n').slice(0, -1)
   return { code, lines: parsed.map((line) => JSON.parse(line) as Record<string, unknown>) }
+}
+
+/** One of the images of a run. */
+async function pictureOf(folder: string): Promise<string> {
+  const [name] = await readdir(join(folder, 'gallery'))
+  return join(folder, 'gallery', name!)
 }
 
 const verdicts = () => records.filter((record) => record.event === 'verdict').length
@@ -164,7 +170,61 @@ describe('visplay export', () => {
     const { code, stderr } = await program(['export', run, '--parquet', '--out', run])
     expect([code, stderr]).toEqual([2, expect.stringContaining('choose a folder')])
     const neither = await program(['export', run])
-    expect([neither.code, neither.stderr]).toEqual([2, expect.stringContaining('--parquet')])
+    expect([neither.code, neither.stderr]).toEqual([2, expect.stringContaining('--format parquet')])
+  })
+})
+
+describe('visplay export of checkpoints', () => {
+  async function logprobs(...model: string[]): Promise<{ text: string; logprobs: number[] }> {
+    const prompt = 'what is in the image? Answer with one or two words.'
+    const { stdout, stderr } = await program([
+      'generate',
+      '--json',
+      ...model,
+      '--image',
+      await pictureOf(run),
+      '--prompt',
+      prompt,
+    ])
+    expect(stderr).not.toContain('visplay:')
+    return JSON.parse(stdout) as { text: string; logprobs: number[] }
+  }
+
+  test('peft and merged give the same model, and another one than the base', async () => {
+    const lora = join(dir, 'lora')
+    const args = ['--steps', '3', '--set', 'model.train=lora', '--set', 'optimizer.lr=1e-2']
+    const { code, stderr } = await program(['evolve', '--json', '--out', lora, ...SMALL, ...args])
+    expect(code, stderr).toBe(0)
+    const [peft, merged] = [join(dir, 'peft'), join(dir, 'merged')]
+    expect((await lines('export', lora, '--format', 'peft', '--out', peft)).lines.at(-1)).toMatchObject({ version: 3 })
+    expect((await lines('export', lora, '--format', 'merged', '--out', merged)).lines.at(-1)).toMatchObject({
+      version: 3,
+    })
+    const base = join(PACKAGE_ROOT, 'models', 'tiny')
+    const [plain, adapted, whole] = [
+      await logprobs('--model', base),
+      await logprobs('--model', base, '--adapter', peft),
+      await logprobs('--model', merged),
+    ]
+    expect(adapted.text).toBe(whole.text)
+    adapted.logprobs.forEach((logprob, t) => expect(whole.logprobs[t]).toBeCloseTo(logprob, 4))
+    expect(Math.abs(adapted.logprobs[0]! - plain.logprobs[0]!)).toBeGreaterThan(1e-3)
+    const zero = join(dir, 'zero')
+    await lines('export', lora, '--format', 'merged', '--weights', '0', '--out', zero)
+    const start = await logprobs('--model', zero)
+    start.logprobs.forEach((logprob, t) => expect(plain.logprobs[t]).toBeCloseTo(logprob, 5))
+  })
+
+  test('what cannot be had is refused in one line', async () => {
+    for (const [args, reason] of [
+      [['--format', 'peft'], 'use --format merged'],
+      [['--format', 'merged', '--weights', '77'], 'has no version 77; it has 0 to 3'],
+      [['--format', 'merged', '--out', run], 'choose a folder'],
+    ] as const) {
+      const { code, stderr } = await program(['export', run, ...args])
+      expect([code, stderr]).toEqual([2, expect.stringContaining(reason)])
+      expect(stderr.trim().split('\n')).toHaveLength(1)
+    }
   })
 })
 

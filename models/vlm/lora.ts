@@ -68,9 +68,7 @@ export async function readAdapter(dir: string): Promise<Adapter> {
 /** Writes a PEFT folder that PEFT loads as it is. */
 export async function writeAdapter(dir: string, { shape, weights }: Adapter, baseModel: string): Promise<void> {
   await mkdir(dir, { recursive: true })
-  const modules = Object.keys(weights)
-    .filter((n) => n.endsWith('.lora_A.weight'))
-    .map((n) => n.slice(PREFIX.length, -'.lora_A.weight'.length))
+  const modules = adaptedModules(weights)
   const config = {
     peft_type: 'LORA',
     task_type: 'CAUSAL_LM',
@@ -86,15 +84,24 @@ export async function writeAdapter(dir: string, { shape, weights }: Adapter, bas
   await writeFile(join(dir, 'adapter_config.json'), `${JSON.stringify(config, null, 2)}\n`)
 }
 
+const adaptedModules = (weights: Weights): string[] =>
+  Object.keys(weights)
+    .filter((name) => name.endsWith('.lora_A.weight'))
+    .map((name) => name.slice(PREFIX.length, -'.lora_A.weight'.length))
+
+/** Names of the weights that an adapter changes. */
+export const adaptedLayers = ({ weights }: Adapter): string[] =>
+  adaptedModules(weights).map((module) => `${module}.weight`)
+
 /** W + α/r · B·A for every adapted layer; other weights are passed through. */
 export function mergeLora(base: Weights, { shape, weights }: Adapter): Weights {
   const merged: Record<string, HostTensor<'float32'>> = { ...base }
-  for (const [name, a] of Object.entries(weights)) {
-    if (!name.endsWith('.lora_A.weight')) continue
-    const module = name.slice(PREFIX.length, -'.lora_A.weight'.length)
+  for (const module of adaptedModules(weights)) {
     const target = base[`${module}.weight`]
-    const b = weights[loraNames(module).b]
-    if (!target || !b)
+    const names = loraNames(module)
+    const a = weights[names.a]
+    const b = weights[names.b]
+    if (!target || !a || !b)
       throw new Error(`the adapter of "${module}" has no ${target ? 'B matrix' : 'layer in the model'}`)
     merged[`${module}.weight`] = f32(addProduct(target.data, b.data, a.data, shape), target.dims)
   }

@@ -1,133 +1,128 @@
 /** `visplay export`: a run for other tools. */
+import { Option } from 'commander'
 import type { Command } from 'commander'
-import { createWriteStream, existsSync, type WriteStream } from 'node:fs'
-import { readdir, rename, rm } from 'node:fs/promises'
+import { existsSync, readdirSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { once } from 'node:events'
 import type { Tap } from '../../bus/nats/tap.ts'
-import { TABLES, type Row, type TableName } from '../export/tables.ts'
-import type { AnyRecord } from '../tap/records.ts'
+import type { Config } from '../../configs/schema.ts'
 import { UsageError } from './fail.ts'
 import { interruptible } from './interrupt.ts'
-import { newCommand } from './options.ts'
+import { integer, newCommand } from './options.ts'
 import type { CommonOptions } from './options.ts'
 import { createOutput } from './output.ts'
 import type { Output } from './output.ts'
 import { chosenRun } from './run-folder.ts'
 
+const FORMATS = ['ndjson', 'parquet', 'peft', 'merged'] as const
+type Format = (typeof FORMATS)[number]
+
 interface Options extends CommonOptions {
+  readonly format?: Format
   readonly ndjson?: true
   readonly parquet?: true
   readonly out?: string
+  readonly weights?: number
 }
 
 export function command(): Command {
   const about = [
-    'Hands the log of a run to other tools. --ndjson: every record as a line of JSON. --parquet: a folder of tables,',
-    'records, completions, metrics and evals, for pandas or DuckDB.',
+    'Hands a run to other tools. ndjson: every record of its log as a line of JSON. parquet: tables of it (records,',
+    'completions, metrics, evals) for pandas or DuckDB. peft: the adapter of a version, for PEFT. merged: a version as a',
+    'whole checkpoint, for transformers. Works while the run goes on as well.',
   ].join('\n')
   return newCommand('export', about, [
     ['my-run --ndjson > run.ndjson', 'every record, one JSON object per line'],
-    ['my-run --ndjson --out run.ndjson', 'the same as a file that appears complete or not at all'],
     ['my-run --parquet --out tables', 'duckdb -c "from \'tables/completions.parquet\'"'],
+    ['my-run --format merged --out model', 'the newest version, whole'],
+    ['my-run --format peft --weights 20', 'the adapter of version 20'],
   ])
     .argument('[run]', 'name or folder of a run; the newest in runs/ if left out')
-    .option('--ndjson', 'records as JSON lines, on stdout unless --out says otherwise')
-    .option('--parquet', 'tables as Parquet files, in parquet/ of the run unless --out says otherwise')
-    .option('--out <path>', 'file (--ndjson) or folder (--parquet)')
+    .addOption(new Option('--format <format>', 'what to write').choices(FORMATS))
+    .option('--ndjson', 'the same as --format ndjson: on stdout unless --out says otherwise')
+    .option('--parquet', 'the same as --format parquet')
+    .option('--out <path>', 'file (ndjson) or folder; in the folder of the run if left out')
+    .option('--weights <version>', 'version for peft and merged; the newest if left out', integer(0))
     .action(run)
 }
 
 async function run(name: string | undefined, options: Options): Promise<void> {
   const output = createOutput(options.json === true)
-  if ((options.ndjson === true) === (options.parquet === true)) {
-    throw new UsageError('choose one of --ndjson and --parquet')
-  }
+  const format = formatOf(options)
   const folder = chosenRun(name)
-  const { openTap } = await import('../tap/open.ts')
+  const [{ openTap }, { readConfig }] = await Promise.all([import('../tap/open.ts'), import('../../configs/load.ts')])
+  const config = readConfig(join(folder, 'config.yaml'))
   const { tap, close } = await openTap(undefined, folder)
   try {
-    await interruptible((signal) =>
-      options.ndjson === true
-        ? writeNdjson(tap, options.out, output, signal)
-        : writeParquet(tap, folder, options.out, output, signal),
-    )
+    await interruptible((signal) => write[format]({ tap, folder, config, options, output, signal }))
   } finally {
     await close()
   }
 }
 
-async function records(tap: Tap, output: Output, signal: AbortSignal): Promise<AsyncGenerator<AnyRecord>> {
+function formatOf({ format, ndjson, parquet }: Options): Format {
+  const chosen = [format, ndjson && 'ndjson', parquet && 'parquet'].filter((f) => f !== undefined)
+  if (chosen.length === 1) return chosen[0] as Format
+  throw new UsageError(`choose one of ${FORMATS.map((f) => `--format ${f}`).join(', ')}`)
+}
+
+interface Job {
+  readonly tap: Tap
+  readonly folder: string
+  readonly config: Config
+  readonly options: Options
+  readonly output: Output
+  readonly signal: AbortSignal
+}
+
+const write: Readonly<Record<Format, (job: Job) => Promise<void>>> = {
+  ndjson: async (job) => {
+    const { out } = job.options
+    const file = out === undefined || out === '-' ? null : resolve(out)
+    const { writeNdjson } = await import('../export/ndjson.ts')
+    const records = await writeNdjson(await recordsOf(job), file)
+    if (file === null) return
+    job.output.data({ event: 'done', out: file, records })
+    job.output.text(`${records} records in ${file}`)
+  },
+  parquet: async (job) => {
+    const dir = resolve(job.options.out ?? join(job.folder, 'parquet'))
+    const [{ writeParquet }, { TABLES }] = await Promise.all([
+      import('../export/parquet.ts'),
+      import('../export/tables.ts'),
+    ])
+    refuseForeign(
+      dir,
+      Object.keys(TABLES).map((table) => `${table}.parquet`),
+    )
+    const rows = await writeParquet(await recordsOf(job), job.config.groups.images, dir)
+    job.output.data({ event: 'done', out: dir, rows })
+    for (const [table, count] of Object.entries(rows)) job.output.text(`${count} rows in ${join(dir, table)}.parquet`)
+  },
+  peft: (job) => writeVersion(job, 'peft'),
+  merged: (job) => writeVersion(job, 'merged'),
+}
+
+async function recordsOf({ tap, output, signal }: Job) {
   const { readLog } = await import('../tap/records.ts')
   const onProblem = (seq: number, problem: string) => output.note(`record ${seq} is left out: ${problem}`)
   return readLog(tap, { to: Infinity, signal, onProblem })
 }
 
-async function writeNdjson(tap: Tap, out: string | undefined, output: Output, signal: AbortSignal): Promise<void> {
-  const file = out === undefined || out === '-' ? null : resolve(out)
-  const stream: NodeJS.WritableStream | WriteStream =
-    file === null ? process.stdout : createWriteStream(`${file}.partial`)
-  let count = 0
-  try {
-    for await (const { seq, event, id, message } of await records(tap, output, signal)) {
-      const { at, by, traceparent, data } = message
-      count++
-      if (!stream.write(`${JSON.stringify({ seq, event, id, at, by, traceparent, data })}\n`))
-        await once(stream, 'drain')
-    }
-    if (file === null) return
-    stream.end()
-    await once(stream, 'finish')
-    await rename(`${file}.partial`, file)
-  } catch (error) {
-    if (file !== null) await rm(`${file}.partial`, { force: true })
-    throw error
+async function writeVersion({ tap, folder, config, options, output, signal }: Job, format: 'peft' | 'merged') {
+  const { exportCheckpoint } = await import('../export/checkpoint.ts')
+  const place = (version: number): string => {
+    const dir = resolve(options.out ?? join(folder, 'checkpoints', `${format}-v${version}`))
+    refuseForeign(dir, [])
+    return dir
   }
-  output.data({ event: 'done', out: file, records: count })
-  output.text(`${count} records in ${file}`)
+  const version = options.weights ?? null
+  const done = await exportCheckpoint(tap, { config, format, version, out: place, signal })
+  output.data({ event: 'done', out: done.dir, version: done.version })
+  output.text(`version ${done.version} in ${done.dir}`)
 }
 
-async function writeParquet(
-  tap: Tap,
-  folder: string,
-  out: string | undefined,
-  output: Output,
-  signal: AbortSignal,
-): Promise<void> {
-  const dir = resolve(out ?? join(folder, 'parquet'))
-  await refuseForeign(dir)
-  const [{ ParquetFolder }, { Tables }, { readConfig }] = await Promise.all([
-    import('../export/parquet.ts'),
-    import('../export/tables.ts'),
-    import('../../configs/load.ts'),
-  ])
-  const tables = await ParquetFolder.make(dir)
-  try {
-    const rows: [TableName, Row][] = []
-    const images = readConfig(join(folder, 'config.yaml')).groups.images
-    const from = new Tables(images, (table, row) => rows.push([table, row]))
-    const drain = async () => {
-      for (const [table, row] of rows.splice(0)) await tables.add(table, row)
-    }
-    for await (const record of await records(tap, output, signal)) {
-      from.take(record)
-      await drain()
-    }
-    from.end()
-    await drain()
-    await tables.end()
-  } catch (error) {
-    await tables.abandon()
-    throw error
-  }
-  output.data({ event: 'done', out: dir, rows: tables.counts })
-  for (const [table, count] of Object.entries(tables.counts))
-    output.text(`${count} rows in ${join(dir, table)}.parquet`)
-}
-
-/** An earlier export is replaced; anything else is somebody's. */
-async function refuseForeign(dir: string): Promise<void> {
-  if (!existsSync(dir)) return
-  const foreign = (await readdir(dir)).find((name) => !Object.keys(TABLES).some((table) => name === `${table}.parquet`))
+/** What an earlier export has made is replaced; anything else is somebody's. */
+function refuseForeign(dir: string, own: readonly string[]): void {
+  const foreign = existsSync(dir) ? readdirSync(dir).find((name) => !own.includes(name)) : undefined
   if (foreign !== undefined) throw new UsageError(`${dir} holds ${foreign}: choose a folder that does not exist`)
 }

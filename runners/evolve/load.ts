@@ -7,7 +7,7 @@ import type { Model } from '../../models/model.ts'
 import type { Weights } from '../../models/tensor.ts'
 import type { TrainMode } from '../../models/vlm/load-options.ts'
 import { loadModel } from '../../models/vlm/load.ts'
-import { writeAdapter } from '../../models/vlm/lora.ts'
+import { adaptedLayers, mergeLora, writeAdapter, type Adapter } from '../../models/vlm/lora.ts'
 
 export function loadRunModel({ model, seed }: Config): Promise<Model> {
   const { dir, device, threads } = model
@@ -32,15 +32,45 @@ function loraMode({ r, alpha, targets }: Config['model']['lora'], seed: number):
 
 const WEIGHTS = /\.safetensors$|\.safetensors\.index\.json$|\.bin$|\.pth?$/
 
-/** Writes the weights of a version: a PEFT adapter, or a whole checkpoint. The folder appears complete or not at all. */
-export async function writeCheckpoint(to: string, weights: Weights, { model }: Config): Promise<void> {
+/** As what the weights of a version are written: what was trained, or a whole checkpoint in any case. */
+export type CheckpointKind = 'trained' | 'whole'
+
+/**
+ * Writes the weights of a version: a PEFT adapter (LoRA as `trained`), or a whole checkpoint, into which an adapter is
+ * merged. The folder appears complete or not at all.
+ */
+export async function writeCheckpoint(
+  to: string,
+  weights: Weights,
+  { model }: Config,
+  kind: CheckpointKind = 'trained',
+): Promise<void> {
   const partial = `${to}.partial`
   await rm(partial, { recursive: true, force: true })
   await mkdir(partial, { recursive: true })
-  if (model.train === 'lora') await writeAdapter(partial, { shape: model.lora, weights }, model.dir)
-  else await writeWhole(partial, weights, model.dir)
-  await rm(to, { recursive: true, force: true })
-  await rename(partial, to)
+  const adapter = { shape: model.lora, weights }
+  try {
+    if (model.train !== 'lora') await writeWhole(partial, weights, model.dir)
+    else if (kind === 'trained') await writeAdapter(partial, adapter, model.dir)
+    else await writeWhole(partial, await mergedLayers(adapter, model.dir), model.dir)
+    await rm(to, { recursive: true, force: true })
+    await rename(partial, to)
+  } catch (error) {
+    await rm(partial, { recursive: true, force: true })
+    throw error
+  }
+}
+
+/** The layers of the base that an adapter changes, changed. */
+async function mergedLayers(adapter: Adapter, base: string): Promise<Weights> {
+  const checkpoint = await openCheckpoint(base)
+  try {
+    const names = adaptedLayers(adapter)
+    const layers = await Promise.all(names.map(async (name) => [name, await checkpoint.readF32(name)] as const))
+    return mergeLora(Object.fromEntries(layers), adapter)
+  } finally {
+    await checkpoint.close()
+  }
 }
 
 /** Everything of the base but its weights, and the new weights under the same names. */

@@ -2,7 +2,8 @@
 import { mkdir, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileWriter, ParquetWriter, schemaFromColumnData } from 'hyparquet-writer'
-import { TABLES, type Row, type TableName } from './tables.ts'
+import type { AnyRecord } from '../tap/records.ts'
+import { TABLES, Tables, type Row, type TableName } from './tables.ts'
 
 const ROW_GROUP = 50_000
 
@@ -47,7 +48,7 @@ class TableFile {
 }
 
 /** A folder of Parquet files that appears complete or not at all. */
-export class ParquetFolder {
+class ParquetFolder {
   readonly counts: Record<TableName, number> = { records: 0, completions: 0, metrics: 0, evals: 0 }
   readonly #files: Readonly<Record<TableName, TableFile>>
 
@@ -87,4 +88,31 @@ export class ParquetFolder {
   async abandon(): Promise<void> {
     await rm(this.partial, { recursive: true, force: true })
   }
+}
+
+/** Writes the tables of a run into `dir`; returns the rows of each. `images` of a step, assumed until the log says it. */
+export async function writeParquet(
+  records: AsyncIterable<AnyRecord>,
+  images: number,
+  dir: string,
+): Promise<Readonly<Record<TableName, number>>> {
+  const folder = await ParquetFolder.make(dir)
+  try {
+    const rows: [TableName, Row][] = []
+    const tables = new Tables(images, (table, row) => rows.push([table, row]))
+    const drain = async () => {
+      for (const [table, row] of rows.splice(0)) await folder.add(table, row)
+    }
+    for await (const record of records) {
+      tables.take(record)
+      await drain()
+    }
+    tables.end()
+    await drain()
+    await folder.end()
+  } catch (error) {
+    await folder.abandon()
+    throw error
+  }
+  return folder.counts
 }

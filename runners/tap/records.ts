@@ -10,14 +10,17 @@ export type AnyRecord = { [E in EventName]: LogRecord<E> }[EventName]
 export interface ReadOptions {
   /** The last sequence number that is read; Infinity = to the end. */
   readonly to: number
+  /** Only these; all when left out. */
+  readonly event?: EventName
   readonly signal: AbortSignal
   /** Told of records that are no messages of this release; they are left out. */
   readonly onProblem: (seq: number, problem: string) => void
 }
 
 /** What the log holds up to `to`, each record checked by its schema. */
-export async function* readLog(tap: Tap, { to, signal, onProblem }: ReadOptions): AsyncGenerator<AnyRecord> {
-  for await (const heard of tap.listen({ filter: 'log.>', since: { seq: 1 }, follow: false, signal })) {
+export async function* readLog(tap: Tap, { to, event, signal, onProblem }: ReadOptions): AsyncGenerator<AnyRecord> {
+  const filter = event === undefined ? 'log.>' : `log.${event}.*`
+  for await (const heard of tap.listen({ filter, since: { seq: 1 }, follow: false, signal })) {
     if (heard.kind === 'gap' || heard.seq === null) continue
     if (heard.seq > to) return
     try {
