@@ -65,9 +65,14 @@ export class DeadTasks {
     if (this.#following) return
     this.#following = true
     const follow = async () => {
-      for await (const { id, message } of this.#bus.read(['dead'], { follow: true, signal: this.#closing.signal })) {
-        this.#causes.set(id, message.data.cause)
-        this.#waiting.get(id)?.(message.data.cause)
+      const { signal } = this.#closing
+      for await (const { event, message } of this.#bus.read(['dead', 'retried'], { follow: true, signal })) {
+        const key = deadId(message.data.kind as TaskKind, message.data.id)
+        if (event === 'retried') this.#causes.delete(key)
+        else {
+          this.#causes.set(key, message.data.cause)
+          this.#waiting.get(key)?.(message.data.cause)
+        }
       }
     }
     follow().catch(() => {

@@ -73,7 +73,7 @@ export function judge(ports: Ports, options: JudgeOptions): RunActor {
       }),
     },
   })
-  const follow = ports.following(['questions', 'answers', 'dead', 'version'], (record) => book.apply(record))
+  const follow = ports.following(['questions', 'answers', 'dead', 'retried', 'version'], (record) => book.apply(record))
   return runActor('judge', bindWorker(ports, 'judge.group', options.credit ?? 512, task, follow), ports)
 }
 

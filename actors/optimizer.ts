@@ -131,7 +131,9 @@ export const optimizerMachine = setup({
 /** Starts an Optimizer on a bus. */
 export function optimizer(ports: Ports, options: OptimizerOptions & { readonly election: Election }): RunActor {
   const job = new TrainingJob(ports, options)
-  const follow = ports.following(['questions', 'answers', 'verdict', 'dead'], (record) => job.book.apply(record))
+  const follow = ports.following(['questions', 'answers', 'verdict', 'dead', 'retried'], (record) =>
+    job.book.apply(record),
+  )
   const machine = optimizerMachine.provide({
     actors: {
       follow,

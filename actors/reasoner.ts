@@ -75,7 +75,7 @@ export function reasoner(ports: Ports, options: ReasonerOptions): RunActor {
       }),
     },
   })
-  const follow = ports.following(['questions', 'dead', 'version'], (record) => book.apply(record))
+  const follow = ports.following(['questions', 'dead', 'retried', 'version'], (record) => book.apply(record))
   const machine = bindWorker(ports, 'reasoner.question', options.credit ?? 512, task, follow)
   return runActor('reasoner', machine, ports)
 }

@@ -16,7 +16,15 @@ import { StepBook, wellFormedQuestions, type BookRecord, type StepBatch } from '
 
 type ReplayEvent = Exclude<BookRecord['event'], 'version'> | 'gradient' | 'step'
 export type ReplayRecord = { [E in ReplayEvent]: LogRecord<E> }[ReplayEvent]
-export const REPLAYED: readonly ReplayEvent[] = ['questions', 'answers', 'verdict', 'dead', 'gradient', 'step']
+export const REPLAYED: readonly ReplayEvent[] = [
+  'questions',
+  'answers',
+  'verdict',
+  'dead',
+  'retried',
+  'gradient',
+  'step',
+]
 
 export interface ReplayOptions {
   /** The recipe, bound to its knobs. */
@@ -81,6 +89,7 @@ export class Replay {
       case 'questions':
       case 'answers':
       case 'verdict':
+      case 'retried':
         this.#book.apply(record)
         return null
     }

@@ -4,7 +4,7 @@ import type { EventData, Question } from '../bus/messages.ts'
 import { stepOf } from './ids.ts'
 
 /** Events that a book understands; whoever keeps one follows those it needs. */
-type BookEvent = 'questions' | 'answers' | 'verdict' | 'dead' | 'version'
+type BookEvent = 'questions' | 'answers' | 'verdict' | 'dead' | 'retried' | 'version'
 export type BookRecord = { [K in BookEvent]: LogRecord<K> }[BookEvent]
 
 export interface StepBatch {
@@ -86,7 +86,7 @@ export class StepBook {
       this.forgetBefore(record.message.data.weights + 1)
       return
     }
-    const step = record.event === 'dead' ? stepOf(record.message.data.id) : record.message.data.step
+    const step = 'step' in record.message.data ? record.message.data.step : stepOf(record.message.data.id)
     if (step === null || step < this.#oldest) return
     const open = this.#open(step)
     switch (record.event) {
@@ -103,6 +103,9 @@ export class StepBook {
       case 'dead':
         this.#bury(open, record.message.data)
         break
+      case 'retried':
+        this.#exhume(open, record.message.data)
+        return
     }
     this.#announce(open)
   }
@@ -158,6 +161,12 @@ export class StepBook {
     open.dead.set(id, cause)
     if (kind === 'questioner.image') open.deadImages++
     else if (kind === 'reasoner.question' || kind === 'judge.group') open.settled.add(id)
+  }
+
+  #exhume(open: OpenStep, { kind, id }: EventData<'retried'>): void {
+    if (!open.dead.delete(id)) return
+    if (kind === 'questioner.image') open.deadImages--
+    else if (!open.verdicts.has(id)) open.settled.delete(id)
   }
 
   #announce(open: OpenStep): void {

@@ -1,7 +1,5 @@
 /** Supervisor: starts actors, starts those again that break, and makes given-up tasks visible as alarms. */
 import { assign, enqueueActions, fromPromise, setup } from 'xstate'
-import { deadId } from '../bus/subjects.ts'
-import type { TaskKind } from '../bus/messages.ts'
 import { stepOf } from './ids.ts'
 import { effect, unprovidedJob, type Ports } from './ports.ts'
 import { runActor, type RunActor } from './run-actor.ts'
@@ -69,11 +67,11 @@ const MAX_PAUSE_MS = 30_000
 export function supervisor(ports: Ports, starters: Readonly<Record<string, Starter>>): RunActor {
   const machine = supervisorMachine.provide({
     actors: {
-      follow: ports.following(['dead'], async ({ message }) => {
+      follow: ports.following(['dead'], async ({ id: record, message }) => {
         const { kind, id, cause, deliveries } = message.data
         const text = `${kind} ${id} was given up after ${deliveries} deliveries: ${cause}`
         const alarm = { step: stepOf(id) ?? 0, name: 'dead-task', message: text, value: deliveries }
-        await ports.bus.append('alarm', deadId(kind as TaskKind, id), alarm)
+        await ports.bus.append('alarm', record, alarm)
       }),
       live: fromPromise(async ({ input: { name, restarts }, signal }) => {
         if (restarts > 0) await ports.pause(Math.min(MAX_PAUSE_MS, 500 * 2 ** restarts), signal)

@@ -52,6 +52,8 @@ export interface Bus {
   readonly run: string
   /** Put work on the queue; resolves when it is durable. The same kind and id again is absorbed. */
   publish<K extends TaskKind>(kind: K, id: string, task: Task<K>, parent?: Traced): Promise<void>
+  /** Puts a task that was given up on the queue again, whenever it was published before. */
+  retry(kind: TaskKind, id: string): Promise<void>
   /** Deliveries of one kind until the signal aborts; a delivery holds one credit until it is settled. */
   pull<K extends TaskKind>(kind: K, options: PullOptions): AsyncIterable<Delivery<K>>
   /** Append to the log; resolves when durable. The same event and id again is absorbed (`duplicate: true`). */

@@ -19,7 +19,7 @@ import {
   type Task,
   type TaskKind,
 } from './messages.ts'
-import { deadId, HEAD_KEY, subjects } from './subjects.ts'
+import { deadId, HEAD_KEY, retriedId, subjects } from './subjects.ts'
 
 type AnyRecord<E extends EventName> = { [K in E]: LogRecord<K> }[E]
 
@@ -102,8 +102,30 @@ export class CarriedBus implements Bus {
   /** The event goes first: a crash in between leaves a task that dies again, under the same id. */
   async #die(kind: TaskKind, raw: RawDelivery, cause: string): Promise<void> {
     const deliveries = Math.min(raw.deliveries, MAX_DELIVERIES)
-    await this.append('dead', deadId(kind, raw.id), { kind, id: raw.id, cause, deliveries })
+    const task = await this.#carrier.putBlob(raw.bytes)
+    const attempt = await this.#attempt(kind, raw.id)
+    const id = attempt === 0 ? deadId(kind, raw.id) : retriedId(kind, raw.id, attempt)
+    await this.append('dead', id, { kind, id: raw.id, cause, deliveries, task })
     await raw.done()
+  }
+
+  /** How often a task that had been given up was put on the queue again. */
+  async #attempt(kind: TaskKind, id: string): Promise<number> {
+    for (let attempt = 0; ; attempt++) {
+      if (!(await this.#carrier.find('retried', retriedId(kind, id, attempt + 1)))) return attempt
+    }
+  }
+
+  /** The event goes first: who waits for the task must not meet the old end of it. */
+  async retry(kind: TaskKind, id: string): Promise<void> {
+    const last = await this.#attempt(kind, id)
+    const dead = await this.find('dead', last === 0 ? deadId(kind, id) : retriedId(kind, id, last))
+    const task = dead?.message.data.task
+    if (task === undefined) throw new MessageError(subjects.task(this.run, kind, id), 'the task was not given up')
+    const bytes = await this.getBlob(task)
+    const attempt = last + 1
+    await this.append('retried', retriedId(kind, id, attempt), { kind, id, attempt }, dead?.message)
+    await this.#carrier.publish(kind, id, bytes, true)
   }
 
   async append<E extends EventName>(

@@ -81,6 +81,7 @@ export const eventExamples: { [E in EventName]: EventData<E> } = {
   eval: { weights: 4, set: 'held-out', ...scores, byType: { colour: scores }, probe: false },
   dropped: { step: 0, group: 'g-0-3-1', reason: 'all rewards of the group are equal' },
   dead: { kind: 'judge.group', id: 'g-0-3-0', cause: 'given back at the last of 5 deliveries', deliveries: 5 },
+  retried: { kind: 'judge.group', id: 'g-0-3-0', attempt: 1 },
   remark: { name: 'spell-check', version: '1', about: 's12-i5-q0', data: { misspelt: 1 } },
   alarm: { step: 12, name: 'collusion', message: 'agreement is over 0.95', value: 0.97 },
   generated: { weights: 0, device: 'cpu', seconds: 0.2, promptTokens: 41, completions: [completion] },

@@ -165,7 +165,16 @@ export const eventSchemas = {
   /** Judged or sampled, yet not trained, and why. */
   dropped: z.object({ step, group: idSchema, reason: z.string() }),
   /** A task given up after its last delivery. */
-  dead: z.object({ kind: z.string(), id: idSchema, cause: z.string(), deliveries: z.number().int() }),
+  dead: z.object({
+    kind: z.string(),
+    id: idSchema,
+    cause: z.string(),
+    deliveries: z.number().int(),
+    /** The message of the task as it was, for whoever wants to see it or to put it on the queue again. */
+    task: blobSchema.optional(),
+  }),
+  /** A task that had been given up is on the queue again: its `dead` event counts no more. */
+  retried: z.object({ kind: z.string(), id: idSchema, attempt: z.number().int().min(1) }),
   /** Something a person should look at (collapse, dead letter, corrupt blob). */
   alarm: z.object({ step, name: z.string(), message: z.string(), value: z.number() }),
   /** What an actor of the user's says about something: `about` is an id of the run. */

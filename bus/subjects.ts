@@ -43,6 +43,9 @@ export const stores = {
 /** The id of the `dead` event of a task: a kind has a dot, which an id has not. */
 export const deadId = (kind: TaskKind, id: string): string => `${kind.replace('.', '-')}-${id}`
 
+/** The id of the `retried` event of a task, and of the `dead` event if that attempt fails as well. */
+export const retriedId = (kind: TaskKind, id: string, attempt: number): string => `${deadId(kind, id)}-r${attempt}`
+
 /** Key of the version pointer. */
 export const HEAD_KEY = 'head'
 

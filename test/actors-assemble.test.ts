@@ -230,6 +230,25 @@ describe('StepBook', () => {
     expect((await judged)?.verdicts.size).toBe(0)
   })
 
+  test('a retried image and a retried group are waited for again', async () => {
+    const retried = (kind: string, id: string) => record('retried', `x-${id}-r1`, { kind, id, attempt: 1 })
+    const batch = batchOf([[{ reward: 1 }]])
+    const questions = [...batch.images.values()][0]!
+    const book = new StepBook(1)
+    book.apply(dead('questioner.image', 's1-i0'))
+    book.apply(retried('questioner.image', 's1-i0'))
+    let done = false
+    const judged = book.when(1, 'judged', signal).then((b) => ((done = true), b))
+    book.apply(record('questions', 's1-i0', questions))
+    book.apply(retried('judge.group', 's1-i0-q0'))
+    await new Promise(setImmediate)
+    expect(done).toBe(false)
+    book.apply(dead('judge.group', 's1-i0-q0'))
+    expect((await judged)?.dead.size).toBe(1)
+    book.apply(retried('judge.group', 's1-i0-q0'))
+    expect(book.batch(1).dead.size).toBe(0)
+  })
+
   test('past steps are over for whoever waits or comes late', async () => {
     const book = new StepBook(2)
     const waiting = book.when(1, 'asked', signal)

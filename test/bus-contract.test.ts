@@ -177,6 +177,29 @@ describe.each([
       expect(await Promise.race([take(pull, 1), sleep(200, 'nothing')])).toBe('nothing')
     })
 
+    test('that were given up can be retried, as they were, and given up again', async () => {
+      await a.publish('judge.group', 'sick', judge('sick'))
+      const pull = pulling(b, 1)
+      for (const attempt of [0, 1]) {
+        const [delivery] = await take(pull, 1)
+        expect([delivery!.deliveries, delivery!.message.data.group]).toEqual([1, 'sick'])
+        await delivery!.fail(`attempt ${attempt}`)
+        await a.retry('judge.group', 'sick')
+      }
+      const [well] = await take(pull, 1)
+      await well!.ack()
+      const story: string[] = []
+      for await (const { event, id } of a.read(['dead', 'retried'], {
+        follow: false,
+        signal: AbortSignal.timeout(5000),
+      }))
+        story.push(`${event} ${id}`)
+      const [first, second] = ['judge-group-sick-r1', 'judge-group-sick-r2']
+      expect(story).toEqual(['dead judge-group-sick', `retried ${first}`, `dead ${first}`, `retried ${second}`])
+      await expect(a.retry('judge.group', 'sick')).rejects.toThrow(/was not given up/)
+      await expect(a.retry('judge.group', 'unknown')).rejects.toThrow(/was not given up/)
+    })
+
     test('that do not fit their schema are refused at the sender', async () => {
       const wrong = { ...judge('g1'), step: -1 }
       await expect(a.publish('judge.group', 'g1', wrong)).rejects.toThrow(MessageError)

@@ -26,9 +26,9 @@ export class MemoryCarrier implements Carrier {
     return this.#net.clock.now()
   }
 
-  async publish(kind: TaskKind, id: string, bytes: Uint8Array): Promise<void> {
+  async publish(kind: TaskKind, id: string, bytes: Uint8Array, again = false): Promise<void> {
     await this.#turn()
-    this.#net.queue(kind).add(id, bytes)
+    this.#net.queue(kind).add(id, bytes, again)
   }
 
   async *pull(kind: TaskKind, credit: number, signal: AbortSignal): AsyncGenerator<RawDelivery> {

@@ -35,14 +35,14 @@ export class TaskQueue {
     this.#options = options
   }
 
-  /** False: a task of this id was published within the dedupe window. */
-  add(id: string, bytes: Uint8Array): boolean {
+  /** False: a task of this id was published within the dedupe window, and it is not meant to be done again. */
+  add(id: string, bytes: Uint8Array, again: boolean): boolean {
     const { clock, dedupeWindowMs, fate } = this.#options
     for (const [old, at] of this.#accepted) {
       if (clock.now() - at <= dedupeWindowMs) break
       this.#accepted.delete(old)
     }
-    if (this.#accepted.has(id)) return false
+    if (this.#accepted.has(id) && !again) return false
     this.#accepted.set(id, clock.now())
     this.#later(fate.delayMs(), { id, bytes, deliveries: 0, done: false }, 'last')
     return true

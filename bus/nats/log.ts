@@ -56,7 +56,10 @@ export async function* readRecords(
   const last = follow ? Infinity : await lastSequence(shared, life)
   for (let next = fromSeq; next <= last && !signal.aborted && !life.closed;) {
     const { messages, pending } = await openReader(shared, life, events, next)
-    if (!follow && pending === 0) break
+    if (!follow && pending === 0) {
+      messages.stop()
+      break
+    }
     const forget = life.onEnd(signal, () => messages.stop())
     const unlisten = shared.link.onBack(() => messages.stop())
     try {

@@ -35,8 +35,8 @@ export class NatsCarrier implements Carrier {
     return Date.now()
   }
 
-  publish(kind: TaskKind, id: string, bytes: Uint8Array): Promise<void> {
-    return this.#write(() => publishTask(this.#shared, this.#life, kind, id, bytes))
+  publish(kind: TaskKind, id: string, bytes: Uint8Array, again = false): Promise<void> {
+    return this.#write(() => publishTask(this.#shared, this.#life, kind, id, bytes, again))
   }
 
   pull(kind: TaskKind, credit: number, signal: AbortSignal): AsyncIterable<RawDelivery> {

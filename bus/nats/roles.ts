@@ -29,6 +29,7 @@ const WORKERS_EVENTS: readonly EventName[] = [
   'gradient',
   'remark',
   'dead',
+  'retried',
   'alarm',
 ]
 

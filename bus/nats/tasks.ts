@@ -14,18 +14,22 @@ import { TaskMessage } from './task-message.ts'
 /** A pull request that nothing answers ends by itself after this time. */
 const PULL_EXPIRES_MS = 30_000
 
-/** Puts a task on the queue, once per id. */
+/**
+ * Puts a task on the queue, once per id. The stream holds one message of a subject at a time; `again` passes by the
+ * memory of those that were there a short time ago.
+ */
 export async function publishTask(
   shared: Shared,
   life: Lifetime,
   kind: TaskKind,
   id: string,
   bytes: Uint8Array,
+  again: boolean,
 ): Promise<void> {
   const subject = subjects.task(shared.run, kind, id)
   await patiently(shared, life, `publishing ${subject}`, async () => {
     try {
-      await shared.js.publish(subject, bytes, { msgID: `${kind}.${id}` })
+      await shared.js.publish(subject, bytes, again ? {} : { msgID: `${kind}.${id}` })
     } catch (error) {
       if (!isRepeat(error)) throw error
     }

@@ -19,6 +19,7 @@ const COMMANDS: Readonly<Record<string, Entry>> = {
   status: { summary: 'who works on a run, and how it goes', load: () => import('./status.ts') },
   actor: { summary: 'add an actor of your own to a run, or replace one', load: () => import('./actor.ts') },
   tap: { summary: 'listen to a run', load: () => import('./tap.ts') },
+  dead: { summary: 'tasks that a run has given up', load: () => import('./dead.ts') },
   replay: { summary: 'judge a run again from its log', load: () => import('./replay.ts') },
   export: { summary: 'hand the log of a run to other tools', load: () => import('./export.ts') },
   report: { summary: 'rebuild report.html of a run', load: () => import('./report.ts') },

@@ -81,6 +81,7 @@ export class Tables {
       case 'answers':
       case 'verdict':
       case 'dead':
+      case 'retried':
         this.#book.apply(record)
         break
       case 'step': {
