@@ -8,6 +8,7 @@ import datetime
 import json
 import secrets
 import sys
+import urllib.parse
 
 import nats
 from nats.js.api import ConsumerConfig
@@ -82,7 +83,9 @@ async def verdict(js, run, task, message):
 
 
 async def main(url, run):
-    client = await nats.connect(url)
+    # Answers come to an inbox of the role that the URL names: nobody else may listen there.
+    user = urllib.parse.urlsplit(url).username
+    client = await nats.connect(url, inbox_prefix=f"_INBOX.{user}" if user else "_INBOX")
     js = client.jetstream()
     kv = await js.key_value(f"VISPLAY_{run}")
     holding = asyncio.create_task(hold(kv, "claim.judge.group"))
