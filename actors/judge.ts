@@ -66,7 +66,7 @@ export function judge(ports: Ports, options: JudgeOptions): RunActor {
     actors: {
       judge: fromPromise(async ({ input, signal }) => {
         const judged = await gather(ports, book, inputs, input.task, signal)
-        return judged && verdict(options, input.task, judged)
+        return judged && verdictOf(options, input.task.data, judged)
       }),
       publish: fromPromise(async ({ input }) => {
         await ports.bus.append('verdict', input.task.id, input.verdict, input.task)
@@ -117,8 +117,12 @@ async function answersOf(
   return batch.answers.get(group) ?? (await ports.bus.await('answers', group, signal)).message.data
 }
 
-async function verdict({ recipe, similarity }: JudgeOptions, task: GroupTask, input: JudgeInput): Promise<Verdict> {
-  const { step, group } = task.data
+/** The `verdict` event of a group: what the recipe says, stamped with who says it. */
+export async function verdictOf(
+  { recipe, similarity }: Pick<JudgeOptions, 'recipe' | 'similarity'>,
+  { step, group }: Pick<Verdict, 'step' | 'group'>,
+  input: JudgeInput,
+): Promise<Verdict> {
   const { questioner, reasoner } = await recipe.judge(input, similarity)
   const stamp = { name: recipe.name, version: recipe.version, similarity: similarity.name }
   return { step, group, judge: stamp, recipe: recipe.name, questioner, reasoner }

@@ -59,7 +59,7 @@ export async function watchLease(
 
 /** Runs `work` whenever nobody holds the lease; its signal aborts when somebody takes it. Ends with the signal. */
 export function whileFree(options: LeaseOptions, signal: AbortSignal, work: Work): Promise<void> {
-  return during(signal, work, (turn) =>
+  return during(work, (turn) =>
     watchLease(options, signal, ({ holder }) => (holder === null ? turn.begin() : turn.end())),
   )
 }
@@ -78,7 +78,7 @@ export function whileHeld(options: HoldOptions, signal: AbortSignal, work: Work)
   let seen: Sight | null = null
   let timer: unknown = null
   const write = (holder: Holder | null) => bus.moveValue(key, { holder, beat: ++beat }, seen?.revision ?? null)
-  return during(signal, work, async (turn) => {
+  return during(work, async (turn) => {
     const renew = (): void => void write(me).catch(() => {}) // Unanswered: the next sight decides.
     const see = (sight: Sight): void => {
       seen = sight
@@ -135,7 +135,7 @@ class Turn {
   }
 }
 
-async function during(signal: AbortSignal, work: Work, drive: (turn: Turn) => Promise<void>): Promise<void> {
+async function during(work: Work, drive: (turn: Turn) => Promise<void>): Promise<void> {
   const turn = new Turn(work)
   try {
     await drive(turn)

@@ -9,7 +9,8 @@ import type { EventData } from '../bus/messages.ts'
 import { assemble, type AssembleOptions, type Part } from './assemble.ts'
 import { gradientId } from './ids.ts'
 import { encodeMicroBatch } from './micro-batch.ts'
-import type { Judge, JudgeInput } from './rewards/recipe.ts'
+import { verdictOf } from './judge.ts'
+import type { Judge } from './rewards/recipe.ts'
 import type { Similarity } from './rewards/similarity.ts'
 import { stepMetrics, type StepMetrics } from './rewards/step-metrics.ts'
 import { StepBook, wellFormedQuestions, type BookRecord, type StepBatch } from './step-book.ts'
@@ -28,7 +29,7 @@ export const REPLAYED: readonly ReplayEvent[] = [
 
 export interface ReplayOptions {
   /** The recipe, bound to its knobs. */
-  readonly judge: Judge
+  readonly recipe: Judge
   /** Judge again only what this recipe has judged in the run; null = everything. */
   readonly only: string | null
   readonly similarity: Similarity
@@ -100,7 +101,8 @@ export class Replay {
     const recorded = [...batch.verdicts.values()]
     const again = recorded.filter((verdict) => only === null || verdict.recipe === only)
     const verdicts = new Map(batch.verdicts)
-    for (const verdict of again) verdicts.set(verdict.group, await this.#judge(batch, verdict))
+    const asked = wellFormedQuestions(batch)
+    for (const verdict of again) verdicts.set(verdict.group, await this.#judge(batch, verdict, asked))
     const compared = only === null ? rewardsOf : (verdict: EventData<'verdict'>) => verdict
     const differing = again.filter((old) => !isDeepStrictEqual(compared(verdicts.get(old.group)!), compared(old)))
     const was = this.#parts(batch)
@@ -122,18 +124,16 @@ export class Replay {
     }
   }
 
-  async #judge(batch: StepBatch, recorded: EventData<'verdict'>): Promise<EventData<'verdict'>> {
-    const { judge, similarity } = this.#options
+  async #judge(
+    batch: StepBatch,
+    recorded: EventData<'verdict'>,
+    others: readonly string[],
+  ): Promise<EventData<'verdict'>> {
     const { question, silver, malformed } = batch.questions.get(recorded.group)!
     const answers = batch.answers.get(recorded.group)?.parsed ?? []
-    const input: JudgeInput = { question, silver, malformed, answers, others: wellFormedQuestions(batch) }
-    const { questioner, reasoner } = await judge.judge(input, similarity)
-    const stamp = { name: judge.name, version: judge.version, similarity: similarity.name }
-    const { step, group } = recorded
+    const verdict = await verdictOf(this.#options, recorded, { question, silver, malformed, answers, others })
     // As it would be read from the log.
-    return JSON.parse(
-      JSON.stringify({ step, group, judge: stamp, recipe: judge.name, questioner, reasoner }),
-    ) as EventData<'verdict'>
+    return JSON.parse(JSON.stringify(verdict)) as EventData<'verdict'>
   }
 
   #parts(batch: StepBatch): readonly Part[] {

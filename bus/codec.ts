@@ -75,7 +75,7 @@ export async function decode<T>(
   schema: z.ZodType<T>,
   bytes: Uint8Array,
   subject: string,
-  blobs: BlobStore,
+  blobs: Pick<BlobStore, 'getBlob'>,
 ): Promise<Envelope<T>> {
   const envelope = parseEnvelope(bytes, subject)
   if (envelope.schema !== name) {

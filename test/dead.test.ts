@@ -4,14 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { program, startProgram, type Program } from './support/program.ts'
-
-const SMALL = [
-  'groups.images=4',
-  'groups.answers=4',
-  'world.images=12',
-  'world.evalImages=2',
-  'eval.samples=2',
-].flatMap((set) => ['--set', set])
+import { SMALL } from './support/small-run.ts'
 
 /** Of the first step that it sees, throws at one group until the file `mended` is there, and holds one until `released`. */
 const MOODY = `

@@ -10,14 +10,7 @@ import type { EvolveEvent } from '../runners/cli/events.ts'
 import type { JoinEvent } from '../runners/join/join.ts'
 import type { TapLine } from '../runners/tap/decode.ts'
 import { type Program, program, startProgram } from './support/program.ts'
-
-const SMALL = [
-  'groups.images=4',
-  'groups.answers=4',
-  'world.images=12',
-  'world.evalImages=2',
-  'eval.samples=2',
-].flatMap((set) => ['--set', set])
+import { SMALL } from './support/small-run.ts'
 
 let dir: string
 let env: NodeJS.ProcessEnv

@@ -13,14 +13,7 @@ import { openTap } from '../runners/tap/open.ts'
 import { decodeHeard } from '../runners/tap/decode.ts'
 import { readLog } from '../runners/tap/records.ts'
 import { program, startProgram, type Program } from './support/program.ts'
-
-const SMALL = [
-  'groups.images=4',
-  'groups.answers=4',
-  'world.images=12',
-  'world.evalImages=2',
-  'eval.samples=2',
-].flatMap((set) => ['--set', set])
+import { SMALL } from './support/small-run.ts'
 
 /** A whole judge: what a user writes. */
 const judgeFile = (name: string) => `
@@ -74,7 +67,7 @@ async function hear<T>(filter: string, passes: (data: T) => boolean): Promise<vo
     signal: AbortSignal.any([stop.signal, AbortSignal.timeout(60_000)]),
   }
   for await (const heard of tap.listen(options)) {
-    const line = await decodeHeard(heard, (name) => tap.blob(name))
+    const line = await decodeHeard(heard, tap)
     if ('data' in line && passes(line.data as T)) stop.abort()
   }
   await close()

@@ -6,18 +6,9 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { startProgram, type Ended, type Program } from './support/program.ts'
+import { SMALL_LEARNING as SMALL } from './support/small-run.ts'
 
 const STEPS = 3
-const SMALL = [
-  'groups.images=4',
-  'groups.answers=4',
-  'world.images=12',
-  'world.evalImages=2',
-  'eval.samples=2',
-  'optimizer.warmup=0',
-  'optimizer.lr=1e-4',
-].flatMap((set) => ['--set', set])
-
 let dir: string
 let whole: { readonly sha: string; readonly trained: string; readonly ms: number }
 

@@ -14,16 +14,7 @@ import type { RunStatus } from '../runners/status/status.ts'
 import { openTap } from '../runners/tap/open.ts'
 import { readLog, type AnyRecord } from '../runners/tap/records.ts'
 import { program, startProgram } from './support/program.ts'
-
-const SMALL = [
-  'groups.images=4',
-  'groups.answers=4',
-  'world.images=12',
-  'world.evalImages=2',
-  'eval.samples=2',
-  'optimizer.warmup=0',
-  'optimizer.lr=1e-4',
-].flatMap((set) => ['--set', set])
+import { SMALL_LEARNING as SMALL } from './support/small-run.ts'
 
 let dir: string
 let run: string
@@ -100,8 +91,8 @@ describe('visplay replay', () => {
     const config = readConfig(join(run, 'config.yaml'))
     const similarity = embeddingSimilarity(await openEmbedder())
     const replayed = async (alter: (record: ReplayRecord) => ReplayRecord): Promise<StepReplay[]> => {
-      const judge = createJudge(config.recipe, config.recipes[config.recipe])
-      const options = { judge, only: config.recipe, similarity, images: 4, assemble: assembleOptions(config) }
+      const recipe = createJudge(config.recipe, config.recipes[config.recipe])
+      const options = { recipe, only: config.recipe, similarity, images: 4, assemble: assembleOptions(config) }
       const replay = new Replay(options)
       const steps: StepReplay[] = []
       for (const record of records.filter((r): r is ReplayRecord => (REPLAYED as string[]).includes(r.event))) {

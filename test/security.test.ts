@@ -17,15 +17,8 @@ import { ownedServer } from '../bus/nats/store-owner.ts'
 import { stores } from '../bus/subjects.ts'
 import './support/property-seed.ts'
 import { startProgram, type Program } from './support/program.ts'
+import { SMALL } from './support/small-run.ts'
 import type { Bus } from '../bus/bus.ts'
-
-const SMALL = [
-  'groups.images=4',
-  'groups.answers=4',
-  'world.images=12',
-  'world.evalImages=2',
-  'eval.samples=2',
-].flatMap((set) => ['--set', set])
 
 const RUN = 'closed'
 let dir: string

@@ -11,16 +11,7 @@ import { jsonSchemas } from '../bus/schema-doc.ts'
 import { configToYaml, loadConfig } from '../configs/load.ts'
 import type { TapLine } from '../runners/tap/decode.ts'
 import { program, startProgram } from './support/program.ts'
-
-const SMALL = [
-  'groups.images=4',
-  'groups.answers=4',
-  'world.images=12',
-  'world.evalImages=2',
-  'eval.samples=2',
-  'optimizer.warmup=0',
-  'optimizer.lr=1e-4',
-].flatMap((set) => ['--set', set])
+import { SMALL_LEARNING as SMALL } from './support/small-run.ts'
 
 /** A message as anyone may read it. */
 interface Heard {

@@ -42,8 +42,8 @@ export interface Shared {
 }
 
 /**
- * Opens the stores of `run`. With `make`, makes those that do not exist (asking for one that is there changes nothing);
- * who joins may not, and need not.
+ * Opens the stores of `run`. Its owner makes those that do not exist (asking for one that is there changes nothing); who
+ * joins as another `user` may not, and need not.
  */
 export async function openShared(
   connection: NatsConnection,

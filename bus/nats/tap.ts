@@ -88,7 +88,7 @@ export class Tap {
   }
 
   /** Verified bytes of a blob of the run. */
-  async blob(name: string): Promise<Uint8Array> {
+  async getBlob(name: string): Promise<Uint8Array> {
     const objects = await new Objm(this.js).open(stores.blobs(this.run))
     const bytes = await readBlob({ objects, jsm: await this.js.jetstreamManager() }, name)
     verifyBlob(name, bytes)

@@ -5,14 +5,11 @@ import { replacedBy, startOwnActor } from '../../actors/own/start.ts'
 import type { OwnActor } from '../../actors/own/define.ts'
 import { createJudge } from '../../actors/rewards/recipes/registry.ts'
 import { embeddingSimilarity } from '../../actors/rewards/similarity.ts'
-import { connectNet } from '../../bus/nats/net.ts'
 import { openEmbedder } from '../../models/similarity/embedder.ts'
 import { Closing } from '../evolve/closing.ts'
 import { hasEnded } from '../evolve/ended.ts'
-import { sayGoodbye, sayHello } from '../evolve/guests.ts'
 import { instanceOf } from '../evolve/instance.ts'
-import { configOf } from '../join/choose-run.ts'
-import { JoinError } from '../join/join-error.ts'
+import { enterRun, LOOK_MS } from '../join/enter.ts'
 
 export interface InjectOptions {
   readonly url: string
@@ -27,18 +24,11 @@ export type InjectEvent =
   | { readonly event: 'note'; readonly message: string }
   | { readonly event: 'done'; readonly run: string }
 
-/** How soon it notices that the run has ended. */
-const LOOK_MS = 500
-
 export async function inject({ url, run, actor, show, signal }: InjectOptions): Promise<void> {
   const closing = new Closing()
   try {
-    const net = closing.add(await connectNet(url, run), (n) => n.close())
+    const { net, bus, config } = await enterRun(url, run, 'guest', closing)
     const instance = instanceOf(actor.role)
-    const bus = closing.add(net.connect(instanceOf('guest')), (b) => Promise.resolve(sayGoodbye(b)))
-    sayHello(bus)
-    if (await hasEnded(bus)) throw new JoinError(`run ${run} has ended; there is nothing to do`)
-    const config = await configOf(bus)
     const replaces = replacedBy(actor)
     const { name, version } = actor
     const onWarning = (message: string, error: unknown) =>

@@ -54,7 +54,7 @@ async function run(filter: string, options: Options): Promise<void> {
   try {
     await interruptible(async (signal) => {
       for await (const heard of tap.listen({ filter, since, follow, signal })) {
-        const line = await decodeHeard(heard, (name) => tap.blob(name))
+        const line = await decodeHeard(heard, tap)
         if (!wanted(line)) continue
         output.data(line)
         output.text(lineOf(line, columns))

@@ -28,7 +28,7 @@ export async function exportCheckpoint(
   const wanted = version === null ? versions.at(-1) : versions.find((v) => v.weights === version)
   if (!wanted) throw new UsageError(`the run has no version ${version ?? 'yet'}; it has ${range(versions)}`)
   const { weights, adapter } = wanted
-  const bytes = await tap.blob(adapter).catch((cause: unknown) => {
+  const bytes = await tap.getBlob(adapter).catch((cause: unknown) => {
     throw new UsageError(`version ${weights} is not kept any more (keepVersions); choose a newer one`, { cause })
   })
   const dir = out(weights)

@@ -5,21 +5,19 @@ import { embeddingSimilarity } from '../../actors/rewards/similarity.ts'
 import type { RunActor } from '../../actors/run-actor.ts'
 import { supervisor } from '../../actors/supervisor.ts'
 import type { Bus } from '../../bus/bus.ts'
-import { connectNet } from '../../bus/nats/net.ts'
 import type { Net } from '../../bus/net.ts'
 import type { Device } from '../../configs/devices.ts'
 import type { Config } from '../../configs/schema.ts'
 import { openEmbedder } from '../../models/similarity/embedder.ts'
 import { Closing } from '../evolve/closing.ts'
-import { sayGoodbye, sayHello } from '../evolve/guests.ts'
 import { instanceOf } from '../evolve/instance.ts'
 import { loadRunModel } from '../evolve/load.ts'
 import { startOptimizer } from '../evolve/optimizer.ts'
 import { type Worker, WORKERS, workers } from '../evolve/workers.ts'
 import { fetchCheckpoint } from '../evolve/base-checkpoint.ts'
 import { hasEnded } from '../evolve/ended.ts'
-import { chooseRun, configOf } from './choose-run.ts'
-import { JoinError } from './join-error.ts'
+import { chooseRun } from './choose-run.ts'
+import { enterRun, LOOK_MS } from './enter.ts'
 
 /** An Optimizer that joins stands by. */
 export type Joinable = Worker | 'optimizer'
@@ -47,9 +45,6 @@ export type JoinEvent =
   | { readonly event: 'note'; readonly message: string }
   | { readonly event: 'done'; readonly run: string; readonly version: number | null; readonly seconds: number }
 
-/** How soon a joiner notices that the run has ended. */
-const LOOK_MS = 500
-
 /** Works for a run until it ends; rejects with the signal's reason when it is told to leave. */
 export async function join(options: JoinOptions): Promise<void> {
   const started = Date.now()
@@ -57,11 +52,7 @@ export async function join(options: JoinOptions): Promise<void> {
   const closing = new Closing()
   try {
     const run = await chooseRun(url, options.run)
-    const net = closing.add(await connectNet(url, run), (n) => n.close())
-    const bus = closing.add(net.connect(instanceOf('join')), (b) => Promise.resolve(sayGoodbye(b)))
-    sayHello(bus)
-    if (await hasEnded(bus)) throw new JoinError(`run ${run} has ended; there is nothing to do`)
-    const config = await configOf(bus)
+    const { net, bus, config } = await enterRun(url, run, 'join', closing)
     const onProgress = (bytes: number, total: number) => show({ event: 'fetching', bytes, total })
     const dir = await fetchCheckpoint(bus, { cache, local, onProgress, signal })
     const { device, threads } = options

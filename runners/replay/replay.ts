@@ -42,7 +42,7 @@ export interface ReplayResult {
 export async function replayRun(tap: Tap, options: ReplayRunOptions): Promise<ReplayResult> {
   const { config, only, to, signal, onStep, onProblem } = options
   const replay = new Replay({
-    judge: createJudge(config.recipe, config.recipes[config.recipe]),
+    recipe: createJudge(config.recipe, config.recipes[config.recipe]),
     only,
     similarity: embeddingSimilarity(await openEmbedder()),
     images: config.groups.images,

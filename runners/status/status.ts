@@ -73,14 +73,9 @@ export async function runStatus(tap: Tap, signal: AbortSignal): Promise<RunStatu
   }
 }
 
-const blobs = (tap: Tap) => ({
-  getBlob: (name: string) => tap.blob(name),
-  putBlob: () => Promise.reject(new Error('read only')),
-})
-
 async function headOf(tap: Tap) {
   const bytes = await tap.value('head')
-  return bytes && (await decode('head', headSchema, bytes, 'head', blobs(tap))).data
+  return bytes && (await decode('head', headSchema, bytes, 'head', tap)).data
 }
 
 type Heartbeat = LiveData<'heartbeat'>
@@ -90,7 +85,7 @@ async function heartbeats(tap: Tap, signal: AbortSignal): Promise<Map<string, He
   const until = AbortSignal.any([signal, AbortSignal.timeout(LISTEN_MS)])
   const options = { filter: 'live.*.*.heartbeat', since: null, follow: true, signal: until }
   for await (const heard of tap.listen(options)) {
-    const line = await decodeHeard(heard, (name) => tap.blob(name))
+    const line = await decodeHeard(heard, tap)
     if (!('data' in line)) continue
     const [role, instance] = line.subject.split('.').slice(-3)
     found.set(`${role}.${instance}`, line.data as Heartbeat)
@@ -104,7 +99,7 @@ async function throughput(tap: Tap, signal: AbortSignal): Promise<DeviceStatus[]
   const sums = new Map<string, { device: string; sampled: number; trained: number; seconds: number }>()
   for (const event of ['generated', 'gradient'] as const) {
     for await (const heard of tap.listen({ filter: `log.${event}.*`, since, follow: false, signal })) {
-      const line = await decodeHeard(heard, (name) => tap.blob(name))
+      const line = await decodeHeard(heard, tap)
       if (!('data' in line)) continue
       const data = line.data as EventData<'generated' | 'gradient'>
       const sum = sums.get(line.by) ?? { device: data.device, sampled: 0, trained: 0, seconds: 0 }

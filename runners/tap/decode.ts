@@ -25,22 +25,20 @@ const SCHEMAS: Readonly<Record<string, Readonly<Record<string, z.ZodType>>>> = {
 }
 
 /** Checked by its schema; what does not fit is shown with the reason, never left out. */
-export async function decodeHeard(heard: Heard | Gap, blob: BlobStore['getBlob']): Promise<TapLine> {
+export async function decodeHeard(heard: Heard | Gap, blobs: Pick<BlobStore, 'getBlob'>): Promise<TapLine> {
   if (heard.kind === 'gap') return { gap: heard.reason }
   const { subject, seq, bytes } = heard
   const { family, name } = nameOf(subject)
   const schema = SCHEMAS[family]?.[name]
   if (!schema) return { subject, seq, problem: `no message of visplay has this subject` }
   try {
-    const message = await decode(name, schema, bytes, subject, { getBlob: blob, putBlob: readOnly })
+    const message = await decode(name, schema, bytes, subject, blobs)
     const { at, by, traceparent, data } = message
     return { subject, seq, at, by, schema: name, traceparent, data }
   } catch (error) {
     return { subject, seq, problem: (error as Error).message }
   }
 }
-
-const readOnly = () => Promise.reject(new Error('a tap stores nothing'))
 
 /** `task.{role.what}.{id}`, `log.{event}.{id}`, `live.{role}.{instance}.{kind}` after `visplay.{run}.` */
 function nameOf(subject: string): { family: string; name: string } {

@@ -37,6 +37,5 @@ async function recordOf(tap: Tap, { subject, bytes }: Heard, seq: number): Promi
   if (!(name in eventSchemas)) throw new Error(`no event of visplay is called "${name}"`)
   const event = name as EventName
   const schema = eventSchemas[event] as unknown as z.ZodType<EventData<EventName>>
-  const blobs = { getBlob: (blob: string) => tap.blob(blob), putBlob: () => Promise.reject(new Error('read only')) }
-  return { seq, event, id, message: await decode(event, schema, bytes, subject, blobs) } as AnyRecord
+  return { seq, event, id, message: await decode(event, schema, bytes, subject, tap) } as AnyRecord
 }
