@@ -27,3 +27,6 @@ export function stepOf(id: string): number | null {
   const digits = /^s(\d+)-i\d+/.exec(id)?.[1]
   return digits === undefined ? null : Number(digits)
 }
+
+/** Whether a reply of the model is part of the loop: evaluations ask for versions of their own choice. */
+export const isLoopReply = (id: string): boolean => /^(ask|answer)-s\d+-i\d+|^s\d+-m\d+-/.test(id)

@@ -1,6 +1,6 @@
 /** Names of content-addressed blobs and the check that bytes are what their name says. */
 import { createHash } from 'node:crypto'
-import { BlobError } from './bus.ts'
+import { BlobError, MissingBlobError } from './bus.ts'
 
 /** `sha256-<64 hex digits>` of the bytes. */
 export const blobName = (bytes: Uint8Array): string => `sha256-${createHash('sha256').update(bytes).digest('hex')}`
@@ -13,4 +13,4 @@ export function verifyBlob(name: string, bytes: Uint8Array): void {
 }
 
 export const missingBlob = (name: string): BlobError =>
-  new BlobError(`blob ${name} is missing: it was deleted, or it belongs to another run`)
+  new MissingBlobError(`blob ${name} is missing: it was deleted, or it belongs to another run`)

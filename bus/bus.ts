@@ -105,3 +105,8 @@ export interface Traced {
 export class BlobError extends Error {
   override name = 'BlobError'
 }
+
+/** A blob that is not there, as those of old versions are not. */
+export class MissingBlobError extends BlobError {
+  override name = 'MissingBlobError'
+}

@@ -1,5 +1,6 @@
 /** Listening to a run: what its log holds and what is said now. Publishes nothing, makes nothing, waits for nobody. */
 import { DeliverPolicy, jetstream, type ConsumerMessages, type JetStreamClient } from '@nats-io/jetstream'
+import { Kvm } from '@nats-io/kv'
 import type { NatsConnection } from '@nats-io/nats-core'
 import { Objm } from '@nats-io/obj'
 import { verifyBlob } from '../blob-name.ts'
@@ -105,6 +106,16 @@ export class Tap {
     const subject = `$KV.${stores.values(this.run)}.${keyOf(key)}`
     const jsm = await this.js.jetstreamManager()
     return (await jsm.direct.getMessage(`KV_${stores.values(this.run)}`, { last_by_subj: subject }))?.data ?? null
+  }
+
+  /** Past values of a key that are still known and the one that it has, oldest first. */
+  async history(key: string): Promise<{ bytes: Uint8Array; revision: number }[]> {
+    const values = await new Kvm(this.js).open(stores.values(this.run), { allow_direct: true })
+    const entries: { bytes: Uint8Array; revision: number }[] = []
+    for await (const { operation, value, revision } of await values.history({ key: keyOf(key) })) {
+      if (operation === 'PUT') entries.push({ bytes: value, revision })
+    }
+    return entries
   }
 
   /** Records of the log, and how many there are of one event. */

@@ -20,6 +20,7 @@ const COMMANDS: Readonly<Record<string, Entry>> = {
   actor: { summary: 'add an actor of your own to a run, or replace one', load: () => import('./actor.ts') },
   tap: { summary: 'listen to a run', load: () => import('./tap.ts') },
   dead: { summary: 'tasks that a run has given up', load: () => import('./dead.ts') },
+  audit: { summary: 'prove from its log that a run lost nothing', load: () => import('./audit.ts') },
   replay: { summary: 'judge a run again from its log', load: () => import('./replay.ts') },
   export: { summary: 'hand the log of a run to other tools', load: () => import('./export.ts') },
   report: { summary: 'rebuild report.html of a run', load: () => import('./report.ts') },

@@ -66,7 +66,7 @@ export async function replayRun(tap: Tap, options: ReplayRunOptions): Promise<Re
   return { state: { seq, version, adapter, steps: steps.length, verdicts, dropped, dead, alarms }, steps }
 }
 
-const isReplayed = (record: { readonly event: string }): record is ReplayRecord =>
+export const isReplayed = (record: { readonly event: string }): record is ReplayRecord =>
   (REPLAYED as readonly string[]).includes(record.event)
 
 export interface Comparison {
