@@ -4,8 +4,10 @@
  */
 import { z } from 'zod'
 import { alarmConfigSchema } from '../actors/alarms.ts'
+import { ACK_WAIT_MS } from '../bus/limits.ts'
 import type { FullGrpoConfig } from '../models/losses/grpo-config.ts'
 import { DEVICES } from './devices.ts'
+import { WORKERS } from './workers.ts'
 import { recipes } from '../actors/rewards/recipes/registry.ts'
 
 /** Marks a path of the file system; load.ts makes it absolute, relative to where it was written. */
@@ -183,6 +185,12 @@ const busSchema = z.strictObject({
     .min(1)
     .default('127.0.0.1')
     .describe('Address the started server listens on; 0.0.0.0 = every interface'),
+  ackWait: z
+    .number()
+    .min(1)
+    .max(3600)
+    .default(ACK_WAIT_MS / 1000)
+    .describe('Seconds until the work of a process that died goes to another; a live one renews its claim by itself'),
 })
 
 /** Each recipe brings its own schema, so that adding one changes nothing here. */
@@ -207,6 +215,10 @@ export const configSchema = z.strictObject({
   loss: lossSchema.prefault({}).describe('GRPO'),
   optimizer: optimizerSchema.prefault({}).describe('AdamW and its schedule'),
   train: trainSchema.prefault({}).describe('How a step is computed'),
+  workers: z
+    .array(z.enum(WORKERS))
+    .default([...WORKERS])
+    .describe('Workers in the process that starts the run; what is left out is left to processes that join'),
   bus: busSchema.prefault({}).describe('The NATS server'),
   keepVersions: count().default(3).describe('Versions whose weights are kept besides the base and the best'),
   alarms: alarmConfigSchema.prefault({}).describe('Thresholds of the alarms'),

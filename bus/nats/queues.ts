@@ -14,7 +14,7 @@ export interface Queue {
   readonly redelivered: number
 }
 
-/** Queues that somebody has pulled from at least once, in order of their names. */
+/** All of them, in order of their names. */
 export async function queuesOf(jsm: JetStreamManager, run: string): Promise<Queue[]> {
   const queues: Queue[] = []
   const prefix = subjects.tasks(run).slice(0, -1)

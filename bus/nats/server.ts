@@ -88,7 +88,10 @@ export async function startServer(options: StartOptions): Promise<NatsServer> {
   return { url, port: Number(new URL(url).port), pid, version, logFile, exited, stop: () => stop(child, exited, pid) }
 }
 
-/** A client that stops reading is cut off after `write_deadline` instead of slowing the others. */
+/**
+ * A client that stops reading is cut off after `write_deadline` instead of slowing the others; one that answers no ping
+ * is gone, and what was asked for in its name goes to others.
+ */
 function configuration({
   storeDir,
   host,
@@ -107,6 +110,8 @@ function configuration({
     `ports_file_dir: ${JSON.stringify(storeDir)}`,
     'max_payload: 1MB',
     'write_deadline: "2s"',
+    'ping_interval: "5s"',
+    'ping_max: 2',
     'no_fast_producer_stall: true',
     'jetstream {',
     `  store_dir: ${JSON.stringify(storeDir)}`,

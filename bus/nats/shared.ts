@@ -8,6 +8,7 @@ import { ACK_WAIT_MS, DEDUPE_WINDOW_MS } from '../limits.ts'
 import { stores, subjects } from '../subjects.ts'
 import { Link } from './link.ts'
 import { inboxOf, isBusRole } from './roles.ts'
+import { ackWaitOf, makeConsumers } from './task-consumers.ts'
 import { Turns } from './turns.ts'
 
 export interface NatsOptions {
@@ -65,6 +66,8 @@ export async function openShared(
     make ? new Objm(js).create(stores.blobs(run), { storage: StorageType.File }) : new Objm(js).open(stores.blobs(run)),
     ...(make ? streams(run).map((config) => jsm.streams.add(config)) : []),
   ])
+  const ackWaitMs = options.ackWaitMs ?? ACK_WAIT_MS
+  if (make) await makeConsumers(jsm, run, ackWaitMs)
   return {
     run,
     connection,
@@ -75,7 +78,8 @@ export async function openShared(
     objects,
     turns: new Turns(),
     inboxPrefix: user === undefined ? '_INBOX' : inboxOf(user),
-    ackWaitMs: options.ackWaitMs ?? ACK_WAIT_MS,
+    // That of the run, whatever the default of this release.
+    ackWaitMs: make ? ackWaitMs : ((await ackWaitOf(jsm, run)) ?? ackWaitMs),
     patienceMs,
   }
 }

@@ -1,5 +1,4 @@
 /** Work queues on JetStream: publishing, and pulling with credit. */
-import { AckPolicy } from '@nats-io/jetstream'
 import { createInbox, nanos, type Msg, type Subscription } from '@nats-io/nats-core'
 import type { RawDelivery } from '../carrier.ts'
 import { Channel } from '../channel.ts'
@@ -9,6 +8,7 @@ import { stores, subjects } from '../subjects.ts'
 import type { HeldTasks } from './held-tasks.ts'
 import { isRepeat, patiently } from './patience.ts'
 import type { Shared } from './shared.ts'
+import { durable, makeConsumer } from './task-consumers.ts'
 import { TaskMessage } from './task-message.ts'
 
 /** A pull request that nothing answers ends by itself after this time. */
@@ -88,15 +88,7 @@ export class TaskPuller {
   async #ensureConsumer(): Promise<void> {
     const { jsm, run, ackWaitMs } = this.#shared
     await patiently(this.#shared, this.#life, `pulling ${this.#kind}`, () =>
-      jsm.consumers.add(stores.tasks(run), {
-        durable_name: durable(this.#kind),
-        filter_subject: subjects.tasksOf(run, this.#kind),
-        ack_policy: AckPolicy.Explicit,
-        ack_wait: nanos(ackWaitMs),
-        // The bus gives a task up itself, at the delivery after the last: the server would just leave it in the stream.
-        max_deliver: -1,
-        max_ack_pending: -1,
-      }),
+      makeConsumer(jsm, run, this.#kind, ackWaitMs),
     )
   }
 
@@ -191,6 +183,3 @@ export class TaskPuller {
     }
   }
 }
-
-/** Names of consumers have no dots. */
-const durable = (kind: TaskKind): string => kind.replace('.', '_')

@@ -6,9 +6,9 @@ import { embeddingSimilarity } from '../../actors/rewards/similarity.ts'
 import { decodeWeights } from '../../actors/weights-codec.ts'
 import type { Bus, LogRecord } from '../../bus/bus.ts'
 import { withCredentials } from '../../bus/nats/credentials.ts'
+import { keepServer } from '../../bus/nats/keep-server.ts'
 import { connectNet } from '../../bus/nats/net.ts'
 import { reclaimTasks } from '../../bus/nats/reclaim.ts'
-import { startServer } from '../../bus/nats/server.ts'
 import type { Net } from '../../bus/net.ts'
 import { configToYaml } from '../../configs/load.ts'
 import type { Config } from '../../configs/schema.ts'
@@ -71,11 +71,12 @@ async function openNet(
   if (url === null) {
     const port = bus.port === null ? {} : { port: bus.port }
     const options = { storeDir: join(out, 'nats'), onNote, host: bus.listen, run, ...port }
-    const server = closing.add(await startServer(options), (s) => s.stop())
+    const server = closing.add(await keepServer(options, onNote), (s) => s.stop())
     url = server.url
     await reclaimTasks(url, run)
   }
-  return { net: closing.add(await connectNet(url, run), (net) => net.close()), url }
+  const options = { ackWaitMs: bus.ackWait * 1000 }
+  return { net: closing.add(await connectNet(url, run, options), (net) => net.close()), url }
 }
 
 const isLoopback = (host: string): boolean => host === 'localhost' || host === '::1' || host.startsWith('127.')

@@ -9,6 +9,7 @@ import { supervisor } from '../../actors/supervisor.ts'
 import type { Bus } from '../../bus/bus.ts'
 import type { Net } from '../../bus/net.ts'
 import type { Config } from '../../configs/schema.ts'
+import { WORKERS } from '../../configs/workers.ts'
 import type { Model } from '../../models/model.ts'
 import type { Weights } from '../../models/tensor.ts'
 import { instanceOf } from './instance.ts'
@@ -42,7 +43,10 @@ export class System {
   }
 
   start(): void {
-    const starters = Object.fromEntries(ROLES.map((role) => [role, () => this.#start(role, this.#creators[role])]))
+    const { config } = this.#options
+    const away: readonly string[] = WORKERS.filter((role) => !config.workers.includes(role))
+    const roles = ROLES.filter((role) => !away.includes(role))
+    const starters = Object.fromEntries(roles.map((role) => [role, () => this.#start(role, this.#creators[role])]))
     this.#start('supervisor', (ports) => supervisor(ports, starters))
   }
 

@@ -1,4 +1,4 @@
-/** The actors that any number of processes may run: they hold nothing that the bus does not have. */
+/** How the actors are started that any number of processes may run. */
 import { judge } from '../../actors/judge.ts'
 import { modelActor } from '../../actors/model-actor.ts'
 import type { Ports } from '../../actors/ports.ts'
@@ -8,10 +8,8 @@ import { createJudge } from '../../actors/rewards/recipes/registry.ts'
 import type { Similarity } from '../../actors/rewards/similarity.ts'
 import type { RunActor } from '../../actors/run-actor.ts'
 import type { Config } from '../../configs/schema.ts'
+import type { Worker } from '../../configs/workers.ts'
 import type { Model } from '../../models/model.ts'
-
-export const WORKERS = ['model', 'judge', 'reasoner', 'questioner'] as const
-export type Worker = (typeof WORKERS)[number]
 
 export interface WorkerOptions {
   readonly config: Config
