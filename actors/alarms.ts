@@ -197,6 +197,9 @@ export type AlarmName = keyof typeof rules
 
 const alarmNames = Object.keys(rules) as readonly AlarmName[]
 
+/** Whether an alarm is about the learning; others are about messages, tasks or machines. */
+export const isCollapse = (name: string): name is AlarmName => name in rules
+
 export interface Alarms {
   /**
    * Takes in the metrics of a step and returns the alarms that it raises. An alarm is raised once, and again only after

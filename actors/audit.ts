@@ -1,13 +1,14 @@
 /**
  * What must hold of every run, whatever went wrong on its way: checked on the log and on the moves of the head. The
- * carriers promise at least once; that the effects are those of exactly once is what is proven here. (The last two
- * need the blobs and the settings of the run: see runners/audit.)
+ * carriers promise at least once; that the effects are those of exactly once is what is proven here. (The first and
+ * the last two need the bytes, the blobs and the settings of the run: see runners/audit.)
  */
 import type { HeadEntry, LogRecord } from '../bus/bus.ts'
 import type { EventData, EventName, Head } from '../bus/messages.ts'
 import { imageTaskId, isLoopReply, stepOf, versionId } from './ids.ts'
 
 export const INVARIANTS = {
+  readable: 'every record is a message that this release understands',
   'one-record': 'an id has one record',
   'one-end': 'every task of a committed step has its result in the log, or was given up with a cause',
   'consumed-once': 'no group is trained by two versions',

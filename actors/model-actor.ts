@@ -5,8 +5,9 @@
 import { assign, fromCallback, fromPromise, setup, type EventObject } from 'xstate'
 import type { Model } from '../models/model.ts'
 import { nextBatch, type Batch, type BatchLimits } from './batcher.ts'
+import { versionId } from './ids.ts'
 import { ModelServer, type Current, type ModelTask } from './model-server.ts'
-import { effect, unprovidedJob, type HeadMoved, type Ports } from './ports.ts'
+import { causeOf, effect, unprovidedJob, type HeadMoved, type Ports } from './ports.ts'
 import { runActor, type RunActor } from './run-actor.ts'
 
 export interface ModelActorOptions extends Partial<BatchLimits> {
@@ -45,7 +46,8 @@ export const modelMachine = setup({
   },
   actions: {
     hold: effect<{ task: ModelTask }>(),
-    warn: effect<{ error: unknown }>(),
+    /** The newest weights did not load. */
+    alarm: effect<{ error: unknown; version: number }>(),
     /** Sets `context.batch` to the next batch, if there is one. */
     plan: assign({ batch: (args, params: { readonly idle: boolean }) => noBatch(args, params) }),
   },
@@ -98,7 +100,7 @@ export const modelMachine = setup({
         onError: {
           target: 'broken',
           actions: [
-            { type: 'warn', params: ({ event }) => ({ error: event.error }) },
+            { type: 'alarm', params: ({ context, event }) => ({ error: event.error, version: context.head!.version }) },
             assign({ batch: null, broken: ({ context }) => context.broken + 1 }),
           ],
         },
@@ -109,6 +111,16 @@ export const modelMachine = setup({
     stopped: { type: 'final' },
   },
 })
+
+/** One alarm per version, whoever meets it first; each actor warns for itself. */
+function alarm(ports: Ports, version: number, error: unknown): void {
+  ports.warn('serving requests', error)
+  const message = `the weights of version ${version} do not load, the ones before them stay: ${causeOf(error)}`
+  const data = { step: version, name: 'bad-weights', message, value: version }
+  ports.bus
+    .append('alarm', `bad-weights-${versionId(version)}`, data)
+    .catch((lost: unknown) => ports.warn('alarm', lost))
+}
 
 function currentOf({ entry: { head } }: HeadMoved): Current {
   return { version: head.version, adapter: head.adapter }
@@ -135,7 +147,7 @@ export function modelActor(ports: Ports, options: ModelActorOptions): RunActor {
     },
     actions: {
       hold: (_, { task }) => server.hold(task),
-      warn: (_, { error }) => ports.warn('serving requests', error),
+      alarm: (_, { error, version: head }) => alarm(ports, head, error),
       plan: assign({
         batch: ({ context }, { idle }) => nextBatch(server.waiting(), context.head?.version ?? null, idle, { maxRows }),
       }),

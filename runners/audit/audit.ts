@@ -41,7 +41,7 @@ export async function auditRun(tap: Tap, config: Config, signal: AbortSignal): P
   const counts = { verdict: 0, dropped: 0, dead: 0 }
   let records = 0
   const onProblem = (seq: number, problem: string) =>
-    violations.push({ invariant: 'one-record', about: `record ${seq}`, message: `it is no message: ${problem}` })
+    violations.push({ invariant: 'readable', about: `record ${seq}`, message: problem })
   for await (const record of readLog(tap, { to: Infinity, signal, onProblem })) {
     records++
     audit.apply(record)

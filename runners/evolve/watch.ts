@@ -1,4 +1,5 @@
 /** Watches the log of a run: tells the terminal, and knows when the run is over, and how. */
+import { isCollapse } from '../../actors/alarms.ts'
 import type { RecorderRecord } from '../../actors/recorder.ts'
 import type { GalleryLine } from '../../actors/run-files.ts'
 import { stepOf } from '../../actors/ids.ts'
@@ -62,7 +63,8 @@ export class Watch {
         this.#noteProbe(record.message.data)
         break
       case 'alarm':
-        if (this.#config.stopOnAlarm) this.#end(this.#best.score > -Infinity ? this.#best.version : this.#head)
+        if (!this.#config.stopOnAlarm || !isCollapse(record.message.data.name)) break
+        this.#end(this.#best.score > -Infinity ? this.#best.version : this.#head)
         break
       case 'dead':
         this.#bury(record.message.data)

@@ -17,6 +17,8 @@ export interface Program {
   readonly pid: number
   /** What it has said on stdout so far; with `--json` of `evolve`. */
   events(): EvolveEvent[]
+  /** How many lines it has said on stdout. */
+  readonly lines: number
   /** Resolves when an event of this name is there; rejects when the program ends before. */
   said(event: EvolveEvent['event']): Promise<void>
   kill(signal: NodeJS.Signals): void
@@ -26,10 +28,16 @@ export interface Program {
 export interface StartOptions {
   readonly cwd?: string
   readonly env?: NodeJS.ProcessEnv
+  /** Another entry of the program than its own. */
+  readonly entry?: string
+  /** A command that runs it, such as `ip netns exec NAME`. */
+  readonly within?: readonly string[]
 }
 
 export function startProgram(args: readonly string[], options: StartOptions = {}): Program {
-  const child = spawn(process.execPath, [BIN, ...args], { stdio: ['ignore', 'pipe', 'pipe'], ...options })
+  const { entry = BIN, within = [], ...rest } = options
+  const [command, ...all] = [...within, process.execPath, entry, ...args]
+  const child = spawn(command!, all, { stdio: ['ignore', 'pipe', 'pipe'], ...rest })
   let stdout = ''
   let stderr = ''
   child.stderr.on('data', (data: Buffer) => (stderr += data.toString()))
@@ -44,6 +52,9 @@ export function startProgram(args: readonly string[], options: StartOptions = {}
   return {
     pid: child.pid!,
     events,
+    get lines() {
+      return stdout.split('\n').length - 1
+    },
     said: (event) =>
       new Promise((resolve, reject) => {
         const look = () => events().some((e) => e.event === event) && resolve()

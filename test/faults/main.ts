@@ -1,0 +1,93 @@
+/**
+ * `npm run faults`: kills, freezes, cuts off, fills up and corrupts what a run is made of, with real processes and a
+ * real server, and proves after each that nothing was lost. Exit 1 when something does not hold.
+ */
+import { Command } from 'commander'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { collect } from '../../runners/cli/options.ts'
+import type { Fault, Failure, Result } from './fault.ts'
+import { Lab, StandstillError } from './lab.ts'
+import { Reference } from './reference.ts'
+import { ROWS } from './rows/all.ts'
+
+interface Options {
+  readonly json?: true
+  readonly only?: string[]
+  readonly keep?: true
+}
+
+const command = new Command('faults')
+  .description('Proves that a run survives what can go wrong. Takes about 20 minutes on two cores.')
+  .option('--only <row>', 'a row of the table, repeatable', collect)
+  .option('--json', 'one JSON object per row on stdout, then the totals')
+  .option('--keep', 'keep the folders of the runs, and say where they are')
+  .addHelpText('after', '\nExamples:\n  $ npm run faults\n  $ npm run faults -- --only 1 --only 12 --json')
+  .action(main)
+
+async function main({ json, only, keep }: Options): Promise<void> {
+  const rows = ROWS.filter(({ row }) => only === undefined || only.includes(row))
+  if (rows.length === 0) command.error(`there is no such row; there are ${ROWS.map(({ row }) => row).join(', ')}`)
+  const dir = await mkdtemp(join(tmpdir(), 'visplay-faults-'))
+  const reference = new Reference(dir)
+  const started = Date.now()
+  const results: Result[] = []
+  for (const fault of rows) {
+    process.stderr.write(`\r\x1b[K${fault.row} ${fault.name}\n`)
+    const result = await play(fault, join(dir, `row-${fault.row}`), reference)
+    results.push(result)
+    process.stdout.write(`${json ? JSON.stringify({ event: 'row', ...result }) : lineOf(result)}\n`)
+  }
+  const failed = results.filter(({ passed }) => !passed).length
+  const skipped = results.filter((result) => result.skipped !== null).length
+  const passed = results.length - failed - skipped
+  const seconds = (Date.now() - started) / 1000
+  if (json) process.stdout.write(`${JSON.stringify({ event: 'done', passed, failed, skipped, seconds })}\n`)
+  else process.stdout.write(`${passed} passed, ${failed} failed, ${skipped} skipped in ${seconds.toFixed(0)} s\n`)
+  if (keep) process.stderr.write(`the runs are in ${dir}\n`)
+  else await rm(dir, { recursive: true, force: true })
+  if (failed > 0) process.exitCode = 1
+}
+
+async function play(fault: Fault, dir: string, reference: Reference): Promise<Result> {
+  const { row, name } = fault
+  const started = Date.now()
+  const skipped = (await fault.missing?.()) ?? null
+  const lab = new Lab(dir, reference, (message) => process.stderr.write(`\r\x1b[K  ${message}`))
+  try {
+    if (skipped === null) await fault.run(lab)
+  } catch (error) {
+    lab.failures.push(failureOf(error))
+  } finally {
+    await lab.close().catch((error: unknown) => lab.failures.push(failureOf(error)))
+    process.stderr.write('\r\x1b[K')
+  }
+  const { failures, figures } = lab
+  const times = lab.recoveries.toSorted((a, b) => a - b)
+  const recovery =
+    times.length === 0
+      ? null
+      : { count: times.length, median: times[Math.floor(times.length / 2)]!, max: times.at(-1)! }
+  const seconds = (Date.now() - started) / 1000
+  return { row, name, passed: failures.length === 0, skipped, failures, recovery, figures, seconds }
+}
+
+const failureOf = (error: unknown): Failure => ({
+  invariant: 'progress',
+  message: error instanceof StandstillError ? error.message : String((error as Error).stack ?? error),
+})
+
+function lineOf({ row, name, passed, skipped, failures, recovery, figures, seconds }: Result): string {
+  const state = skipped !== null ? 'skipped' : passed ? 'passed ' : 'FAILED '
+  const times = recovery ? `  back after ${recovery.median.toFixed(1)} s, at most ${recovery.max.toFixed(1)} s` : ''
+  const seen = Object.entries(figures).map(([figure, value]) => `${figure} ${value}`)
+  return [
+    `${row.padStart(2)}  ${state}  ${name} (${seconds.toFixed(0)} s)${times}`,
+    ...(skipped === null ? [] : [`    ${skipped}`]),
+    ...(seen.length === 0 ? [] : [`    ${seen.join(', ')}`]),
+    ...failures.map(({ invariant, message }) => `    ${invariant}: ${message}`),
+  ].join('\n')
+}
+
+await command.parseAsync()

@@ -1,0 +1,157 @@
+/**
+ * What can be made to go wrong inside one process, at a chosen place: the program itself knows nothing of it. Methods of
+ * its classes and of Node are wrapped before it starts.
+ */
+import { Objm } from '@nats-io/obj'
+import fs from 'node:fs'
+import { syncBuiltinESMExports } from 'node:module'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { z } from 'zod'
+import { TrainingJob } from '../../actors/training-job.ts'
+import { CarriedBus } from '../../bus/carried-bus.ts'
+
+/** Where an Optimizer can die. */
+export const FAILPOINTS = ['training', 'blob', 'before-cas', 'after-cas', 'before-record', 'checkpoint'] as const
+export type Failpoint = (typeof FAILPOINTS)[number]
+
+const misfortuneSchema = z.strictObject({
+  /** Kill -9 of this process at a point of the update of `step`. */
+  die: z.strictObject({ at: z.enum(FAILPOINTS), step: z.number().int().min(1) }).optional(),
+  /** Its clock is wrong by this many milliseconds. */
+  clock: z.number().int().optional(),
+  /** Its event loop stands still for `ms` every `every` milliseconds. */
+  block: z.strictObject({ every: z.number().int(), ms: z.number().int() }).optional(),
+  /** Every update takes this many milliseconds longer. */
+  slow: z.number().int().optional(),
+})
+export type Misfortune = z.infer<typeof misfortuneSchema>
+
+export function strike(text: string | undefined): void {
+  const { die, clock, block, slow } = misfortuneSchema.parse(JSON.parse(text ?? '{}'))
+  if (die) dieAt(die.at, die.step)
+  if (clock !== undefined) shiftClock(clock)
+  if (block) blockEventLoop(block)
+  if (slow !== undefined) slowDown(slow)
+}
+
+function dieNow(): Promise<never> {
+  process.kill(process.pid, 'SIGKILL')
+  return new Promise(() => {})
+}
+
+/** Replaces a method by one that gets the old one. */
+function wrap<T extends object, K extends keyof T>(on: T, name: K, how: (old: T[K]) => T[K]): void {
+  on[name] = how(on[name])
+}
+
+const FULL_CHUNK = 512 * 1024
+
+function dieAt(at: Failpoint, step: number): void {
+  /** The step that is being committed. */
+  let committing = 0
+  wrap(
+    TrainingJob.prototype,
+    'commit',
+    (old) =>
+      async function (this: TrainingJob, of, epoch) {
+        committing = of
+        return old.call(this, of, epoch).finally(() => (committing = 0))
+      },
+  )
+  if (at === 'training') {
+    const publish: unknown = Reflect.get(CarriedBus.prototype, 'publish')
+    const dying = async function (this: CarriedBus, kind: string, id: string, ...rest: unknown[]): Promise<void> {
+      await (publish as (...args: unknown[]) => Promise<void>).call(this, kind, id, ...rest)
+      if (kind === 'model.gradient' && id.startsWith(`s${step}-`)) await dieNow()
+    }
+    Object.assign(CarriedBus.prototype, { publish: dying })
+  }
+  if (at === 'before-cas' || at === 'after-cas') {
+    wrap(
+      CarriedBus.prototype,
+      'moveHead',
+      (old) =>
+        async function (this: CarriedBus, head, expected) {
+          if (committing !== step) return old.call(this, head, expected)
+          if (at === 'before-cas') return dieNow()
+          await old.call(this, head, expected)
+          return dieNow()
+        },
+    )
+  }
+  if (at === 'before-record') {
+    wrap(
+      TrainingJob.prototype,
+      'record',
+      (old) =>
+        async function (this: TrainingJob, of) {
+          return of === step ? dieNow() : old.call(this, of)
+        },
+    )
+  }
+  if (at === 'blob') dieInBlob(() => committing === step)
+  if (at === 'checkpoint') dieInCheckpoint()
+}
+
+interface Publisher {
+  publish(subject: string, bytes: Uint8Array, options?: unknown): Promise<unknown>
+}
+
+/** After the second whole chunk: some of the blob is on the server, most of it is not. */
+function dieInBlob(when: () => boolean): void {
+  let chunks = 0
+  const dying = (js: Publisher): void =>
+    wrap(js, 'publish', (publish) => async (subject, bytes, options) => {
+      const sent = await publish.call(js, subject, bytes, options)
+      if (when() && bytes.length === FULL_CHUNK && ++chunks === 2) await dieNow()
+      return sent
+    })
+  for (const name of ['create', 'open'] as const) {
+    const old = Objm.prototype[name] as (...args: unknown[]) => Promise<unknown>
+    const opening = async function (this: Objm, ...args: unknown[]): Promise<unknown> {
+      const store = await old.apply(this, args)
+      dying((store as { js: Publisher }).js)
+      return store
+    }
+    Object.assign(Objm.prototype, { [name]: opening })
+  }
+}
+
+/** Between the files of the checkpoint and the rename that makes it whole. */
+function dieInCheckpoint(): void {
+  const { rename } = fs.promises
+  fs.promises.rename = (from, to) => (/checkpoints.final$/.test(String(to)) ? dieNow() : rename(from, to))
+  syncBuiltinESMExports()
+}
+
+function shiftClock(ms: number): void {
+  const Real = Date
+  class Shifted extends Real {
+    constructor(...args: [] | [string | number | Date]) {
+      super(args.length === 0 ? Real.now() + ms : args[0])
+    }
+    static override now(): number {
+      return Real.now() + ms
+    }
+  }
+  globalThis.Date = Shifted as DateConstructor
+}
+
+function blockEventLoop({ every, ms }: { readonly every: number; readonly ms: number }): void {
+  setInterval(() => {
+    const end = performance.now() + ms
+    while (performance.now() < end);
+  }, every).unref()
+}
+
+function slowDown(ms: number): void {
+  wrap(
+    TrainingJob.prototype,
+    'update',
+    (old) =>
+      async function (this: TrainingJob, step, signal) {
+        await sleep(ms, undefined, { signal })
+        return old.call(this, step, signal)
+      },
+  )
+}

@@ -1,0 +1,31 @@
+/** The streams of a run are full for a while: nobody loses anything, everybody waits, and it goes on when there is room. */
+import { setTimeout as sleep } from 'node:timers/promises'
+import { stores } from '../../../bus/subjects.ts'
+import type { Fault } from '../fault.ts'
+
+const FULL_MS = 6_000
+
+export const storageFull: Fault = {
+  row: '8',
+  name: 'storage full, three times: producers pause, and go on when there is room',
+  async run(lab) {
+    const run = await lab.run(24)
+    const { jsm } = await run.intruder()
+    const streams = [stores.log(run.name), `OBJ_${stores.blobs(run.name)}`, stores.tasks(run.name)]
+    for (const [i, stream] of streams.entries()) {
+      await run.step(2 + 4 * i)
+      const { config, state } = await jsm.streams.info(stream)
+      const { max_bytes, max_msgs } = config
+      const full = i === 2 ? { max_msgs: Math.max(1, state.messages) } : { max_bytes: Math.max(1, state.bytes) }
+      await jsm.streams.update(stream, { ...config, ...full, discard: config.discard })
+      const before = run.steps
+      await sleep(FULL_MS)
+      lab.figures[`steps while ${stream.split('_').at(-1)!.toLowerCase()} was full`] = run.steps - before
+      await jsm.streams.update(stream, { ...config, max_bytes, max_msgs })
+      const room = Date.now()
+      await run.recover(room)
+      lab.say(`${stream} was full`)
+    }
+    await run.prove()
+  },
+}

@@ -1,0 +1,43 @@
+/** Everything is said twice, when the server has long forgotten that it was said before; the second time with other words. */
+import type { Heard } from '../../../bus/nats/tap.ts'
+import type { Fault } from '../fault.ts'
+
+export const duplicates: Fault = {
+  row: '13',
+  name: 'duplicates of tasks and results beyond the dedupe window',
+  async run(lab) {
+    const run = await lab.run(16)
+    const intruder = await run.intruder()
+    const tap = await run.tap()
+    const counts = { 'tasks again': 0, 'results again': 0, 'results refused': 0 }
+    const stop = new AbortController()
+    lab.finally(async () => Promise.resolve(stop.abort()))
+    // A message without an id for the server to know it by is what one is after the window.
+    const again = async ({ subject, bytes }: Heard): Promise<void> => {
+      const rest = subject.split('.').slice(2).join('.')
+      if (rest.startsWith('task.')) {
+        if ((await intruder.publish(rest, bytes)) === 'taken') counts['tasks again']++
+      } else if (/^log\.(questions|answers|verdict)\./.test(rest)) {
+        counts['results again']++
+        if ((await intruder.publish(rest, otherwise(bytes))) === 'refused') counts['results refused']++
+      }
+    }
+    const listening = (async () => {
+      for await (const heard of tap.listen({ filter: '>', since: null, follow: true, signal: stop.signal })) {
+        if (heard.kind === 'message') await again(heard)
+      }
+    })()
+    await lab.until('the last step', () => run.over || run.steps >= 15, 120)
+    stop.abort()
+    await listening
+    Object.assign(lab.figures, counts)
+    lab.expect(counts['tasks again'] > 20, 'progress', 'hardly any task was put on the queue a second time')
+    await run.prove()
+  },
+}
+
+/** A result as somebody else might have computed it. */
+function otherwise(bytes: Uint8Array): Uint8Array {
+  const text = Buffer.from(bytes).toString('utf8')
+  return Buffer.from(text.replaceAll(/"reward":-?[\d.]+/g, '"reward":0.123').replaceAll('"yes"', '"no"'))
+}
