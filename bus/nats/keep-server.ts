@@ -1,30 +1,36 @@
 /** A server that is started again on the same port when it dies: whoever is connected comes back by itself. */
+import { setTimeout as sleep } from 'node:timers/promises'
 import { startServer, type NatsServer, type StartOptions } from './server.ts'
 
-/** A server that lives shorter than this has not come up. */
+/** After a shorter life the next start waits, longer each time. */
 const UP_MS = 2_000
-/** Attempts in a row to bring it up. */
-const MAX_ATTEMPTS = 5
+const MAX_PAUSE_MS = 5_000
 
-/** Starts a server; `onDeath` is told when it has died, and when it does not come up any more. */
+/**
+ * Starts a server; throws NatsServerError when it does not start at first. `onDeath` is told whenever it has died later
+ * on. One that never comes back is what its clients lose patience with.
+ */
 export async function keepServer(options: StartOptions, onDeath: (message: string) => void): Promise<NatsServer> {
   let server = await startServer(options)
   const { url, port, version, logFile } = server
-  let stopping = false
+  const stopping = new AbortController()
   const keep = async (): Promise<void> => {
-    for (let attempts = 0; ;) {
-      const started = Date.now()
+    let started = Date.now()
+    for (let early = 0; ;) {
       await server.exited
-      if (stopping) return
-      attempts = Date.now() - started < UP_MS ? attempts + 1 : 1
-      if (attempts > MAX_ATTEMPTS) return onDeath(`the NATS server died ${attempts} times in a row (see ${logFile})`)
-      onDeath('the NATS server has died and is started again')
+      if (stopping.signal.aborted) return
+      early = Date.now() - started < UP_MS ? early + 1 : 0
+      onDeath(`the NATS server has died and is started again (its log: ${logFile})`)
+      const pause = early <= 1 ? 0 : Math.min(MAX_PAUSE_MS, 100 * 2 ** early)
+      await sleep(pause, undefined, { signal: stopping.signal }).catch(() => {})
+      if (stopping.signal.aborted) return
+      started = Date.now()
       try {
         server = await startServer({ ...options, port })
       } catch (error) {
-        return onDeath(`the NATS server does not come up again: ${(error as Error).message}`)
+        onDeath(`the NATS server does not start again: ${(error as Error).message}`)
       }
-      if (stopping) return server.stop()
+      if (stopping.signal.aborted) return server.stop()
     }
   }
   const exited = keep()
@@ -38,7 +44,7 @@ export async function keepServer(options: StartOptions, onDeath: (message: strin
     },
     exited,
     stop: async () => {
-      stopping = true
+      stopping.abort()
       await server.stop()
       await exited
     },

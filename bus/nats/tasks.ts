@@ -11,8 +11,11 @@ import type { Shared } from './shared.ts'
 import { durable, makeConsumer } from './task-consumers.ts'
 import { TaskMessage } from './task-message.ts'
 
-/** A pull request that nothing answers ends by itself after this time. */
-const PULL_EXPIRES_MS = 30_000
+/**
+ * A pull request that nothing answers ends by itself after this time: what a process asked for that stands still goes to
+ * others then, instead of to it again and again.
+ */
+const PULL_EXPIRES_MS = 5_000
 
 /**
  * Puts a task on the queue, once per id. The stream holds one message of a subject at a time; `again` passes by the
