@@ -78,8 +78,8 @@ export async function openShared(
     objects,
     turns: new Turns(),
     inboxPrefix: user === undefined ? '_INBOX' : inboxOf(user),
-    // That of the run, whatever the default of this release.
-    ackWaitMs: make ? ackWaitMs : ((await ackWaitOf(jsm, run)) ?? ackWaitMs),
+    // That of the run, whatever is asked for now.
+    ackWaitMs: (await ackWaitOf(jsm, run)) ?? ackWaitMs,
     patienceMs,
   }
 }

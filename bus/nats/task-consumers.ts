@@ -19,7 +19,7 @@ function consumerOf(run: string, kind: TaskKind, ackWaitMs: number): Partial<Con
   }
 }
 
-/** Makes the consumer of a kind; one that is there stays as it is. */
+/** Makes the consumer of a kind, if there is none. */
 export async function makeConsumer(
   jsm: JetStreamManager,
   run: string,
@@ -29,10 +29,11 @@ export async function makeConsumer(
   await jsm.consumers.add(stores.tasks(run), consumerOf(run, kind, ackWaitMs))
 }
 
-/** Those of all kinds. */
+/** Makes those that there are not yet: the acknowledgement time of a run stays what it was when the run began. */
 export async function makeConsumers(jsm: JetStreamManager, run: string, ackWaitMs: number): Promise<void> {
+  const known = (await ackWaitOf(jsm, run)) ?? ackWaitMs
   const kinds = Object.keys(taskSchemas) as TaskKind[]
-  await Promise.all(kinds.map((kind) => makeConsumer(jsm, run, kind, ackWaitMs)))
+  await Promise.all(kinds.map((kind) => makeConsumer(jsm, run, kind, known)))
 }
 
 /** The acknowledgement time of a run in milliseconds; null when it has no consumers yet. */

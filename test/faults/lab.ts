@@ -27,6 +27,7 @@ export class Lab {
   readonly figures: Record<string, number | string> = {}
   readonly #programs = new Set<Program>()
   readonly #closing: (() => Promise<void>)[] = []
+  readonly #runs: Run[] = []
 
   constructor(
     readonly dir: string,
@@ -50,8 +51,9 @@ export class Lab {
   /** Starts a run, and waits until it can be joined. */
   async run(steps: number, args: readonly string[] = [], how: Circumstances = {}): Promise<Run> {
     await mkdir(this.dir, { recursive: true })
-    const name = `run-${this.#closing.length + 1}`
+    const name = `run-${this.#runs.length + 1}`
     const run = new Run(this, { name, folder: join(this.dir, name), steps, port: await freePort(), args, how })
+    this.#runs.push(run)
     this.#closing.push(() => run.close())
     await run.begin()
     return run
@@ -73,6 +75,12 @@ export class Lab {
       if (Date.now() > deadline) throw new StandstillError(`${what}: not within ${seconds} s`)
       await sleep(15)
     }
+  }
+
+  /** What a standstill comes from, if the queue and the log tell. */
+  async explain(): Promise<void> {
+    const lost = await this.#runs.at(-1)?.lost()
+    if (lost && lost.length > 0) this.expect(false, 'one-end', `acknowledged, and without a result: ${lost.join(', ')}`)
   }
 
   async close(): Promise<void> {

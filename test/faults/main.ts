@@ -2,13 +2,17 @@
  * `npm run faults`: kills, freezes, cuts off, fills up and corrupts what a run is made of, with real processes and a
  * real server, and proves after each that nothing was lost. Exit 1 when something does not hold.
  */
-import { Command } from 'commander'
+import { Command, Option } from 'commander'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { collect } from '../../runners/cli/options.ts'
 import type { Fault, Failure, Result } from './fault.ts'
 import { Lab, StandstillError } from './lab.ts'
+import { mutatedCopy } from './mutated-copy.ts'
+import { MUTATIONS } from './mutations.ts'
 import { Reference } from './reference.ts'
 import { ROWS } from './rows/all.ts'
 
@@ -16,6 +20,7 @@ interface Options {
   readonly json?: true
   readonly only?: string[]
   readonly keep?: true
+  readonly mutate?: string
 }
 
 const command = new Command('faults')
@@ -23,10 +28,21 @@ const command = new Command('faults')
   .option('--only <row>', 'a row of the table, repeatable', collect)
   .option('--json', 'one JSON object per row on stdout, then the totals')
   .option('--keep', 'keep the folders of the runs, and say where they are')
-  .addHelpText('after', '\nExamples:\n  $ npm run faults\n  $ npm run faults -- --only 1 --only 12 --json')
+  .addOption(
+    new Option(
+      '--mutate <guard>',
+      'switch off a guard in a copy of the program: rows must fail, and say what broke',
+    ).choices(MUTATIONS.map(({ name }) => name)),
+  )
+  .addHelpText(
+    'after',
+    '\nExamples:\n  $ npm run faults\n  $ npm run faults -- --only 1 --only 12 --json\n  $ npm run faults -- --mutate fence',
+  )
   .action(main)
 
-async function main({ json, only, keep }: Options): Promise<void> {
+async function main({ mutate, ...options }: Options): Promise<void> {
+  if (mutate !== undefined) return playMutated(mutate, options)
+  const { json, only, keep } = options
   const rows = ROWS.filter(({ row }) => only === undefined || only.includes(row))
   if (rows.length === 0) command.error(`there is no such row; there are ${ROWS.map(({ row }) => row).join(', ')}`)
   const dir = await mkdtemp(join(tmpdir(), 'visplay-faults-'))
@@ -50,6 +66,39 @@ async function main({ json, only, keep }: Options): Promise<void> {
   if (failed > 0) process.exitCode = 1
 }
 
+/** The rows that must notice it, played by a copy of the program and of this suite in which a guard is off. */
+async function playMutated(name: string, { json, keep }: Options): Promise<void> {
+  const { about, edits, rows, breaks } = MUTATIONS.find((mutation) => mutation.name === name)!
+  const dir = await mkdtemp(join(tmpdir(), 'visplay-mutated-'))
+  const root = await mutatedCopy(dir, edits)
+  const args = [
+    '--import',
+    'tsx',
+    join(root, 'test', 'faults', 'main.ts'),
+    '--json',
+    ...rows.flatMap((r) => ['--only', r]),
+  ]
+  const child = spawn(process.execPath, args, { cwd: root, stdio: ['ignore', 'pipe', 'inherit'] })
+  let said = ''
+  child.stdout.on('data', (data: Buffer) => (said += data.toString()))
+  await once(child, 'close')
+  const results = said
+    .split('\n')
+    .flatMap((line) => (line.startsWith('{"event":"row"') ? [JSON.parse(line) as Result] : []))
+  const broken = [...new Set(results.flatMap(({ failures }) => failures.map(({ invariant }) => invariant)))]
+  const noticed = breaks.every((invariant) => broken.includes(invariant))
+  for (const result of results)
+    process.stdout.write(`${json ? JSON.stringify({ event: 'row', ...result }) : lineOf(result)}\n`)
+  const done = { event: 'done', mutation: name, about, noticed, broken, expected: breaks }
+  const verdict = noticed ? 'noticed' : 'NOT NOTICED: the suite is too weak'
+  process.stdout.write(
+    json ? `${JSON.stringify(done)}\n` : `${name} (${about}): ${verdict}, broken: ${broken.join(', ')}\n`,
+  )
+  if (!keep) await rm(dir, { recursive: true, force: true })
+  // The suite must fail on such a program; that it does not is the worse end.
+  process.exitCode = noticed ? 1 : 2
+}
+
 async function play(fault: Fault, dir: string, reference: Reference): Promise<Result> {
   const { row, name } = fault
   const started = Date.now()
@@ -59,6 +108,7 @@ async function play(fault: Fault, dir: string, reference: Reference): Promise<Re
     if (skipped === null) await fault.run(lab)
   } catch (error) {
     lab.failures.push(failureOf(error))
+    await lab.explain().catch(() => {})
   } finally {
     await lab.close().catch((error: unknown) => lab.failures.push(failureOf(error)))
     process.stderr.write('\r\x1b[K')

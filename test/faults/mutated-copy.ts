@@ -12,7 +12,7 @@ export interface Edit {
 
 const SOURCES = ['package.json', 'tsconfig.json', 'actors', 'bus', 'configs', 'models', 'runners', 'test']
 
-/** The entry of the program in the copy. Throws when an edit does not find its place: the program has changed. */
+/** The folder of the copy. Throws when an edit does not find its place: the program has changed. */
 export async function mutatedCopy(dir: string, edits: readonly Edit[]): Promise<string> {
   const root = join(dir, 'copy')
   await mkdir(root, { recursive: true })
@@ -24,5 +24,5 @@ export async function mutatedCopy(dir: string, edits: readonly Edit[]): Promise<
     if (pieces.length !== 2) throw new Error(`"${edit.old}" is ${pieces.length - 1} times in ${edit.file}, not once`)
     await writeFile(file, pieces.join(edit.new))
   }
-  return join(root, 'runners', 'bin.mjs')
+  return root
 }

@@ -11,6 +11,7 @@ import { program, type Program } from '../support/program.ts'
 import type { Failure } from './fault.ts'
 import { Intruder } from './intruder.ts'
 import type { Circumstances, Lab } from './lab.ts'
+import { lostRequests } from './lost.ts'
 import { runArgs, shaOf } from './reference.ts'
 
 export interface RunOptions {
@@ -148,6 +149,11 @@ export class Run {
     const intruder = await Intruder.open(this.folder, this.name)
     this.#lab.finally(() => intruder.close())
     return intruder
+  }
+
+  /** Requests that were lost, if the run is under way. */
+  async lost(): Promise<string[]> {
+    return this.over ? [] : lostRequests(await this.intruder())
   }
 
   async #closeTap(): Promise<void> {

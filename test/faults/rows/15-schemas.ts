@@ -1,4 +1,5 @@
 /** Another release on the bus: messages of a schema version that this one does not know are refused, and it is said. */
+import { join } from 'node:path'
 import { SCHEMA_VERSION } from '../../../bus/messages.ts'
 import { deadTasks } from '../../../runners/dead/dead.ts'
 import type { Fault } from '../fault.ts'
@@ -34,7 +35,7 @@ export const schemas: Fault = {
     await intruder.publish('log.verdict.newer', message('verdict', { step: 2, group: 'newer' }))
     intruder.say('judge.newer.heartbeat', message('heartbeat', { state: 'working', weights: null, inFlight: 0 }))
     const newer = await mutatedCopy(lab.dir, NEWER_RELEASE)
-    const joining = run.joining(ALL, { entry: newer })
+    const joining = run.joining(ALL, { entry: join(newer, 'runners', 'bin.mjs') })
     const { code, stderr } = await joining.ended
     lab.expect(code === 1 && stderr.includes(`version ${SCHEMA_VERSION} of schema`), 'visible', `it joined: ${stderr}`)
     const alarms = async () => {
