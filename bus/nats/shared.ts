@@ -48,7 +48,7 @@ export interface Shared {
 export async function openShared(
   connection: NatsConnection,
   run: string,
-  user: string | undefined,
+  user: string | null,
   options: NatsOptions,
 ): Promise<Shared> {
   // Several times faster than the default in JavaScript.
@@ -74,7 +74,7 @@ export async function openShared(
     values,
     objects,
     turns: new Turns(),
-    inboxPrefix: user === undefined ? '_INBOX' : inboxOf(user),
+    inboxPrefix: user === null ? '_INBOX' : inboxOf(user),
     ackWaitMs: options.ackWaitMs ?? ACK_WAIT_MS,
     patienceMs,
   }
