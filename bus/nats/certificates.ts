@@ -1,6 +1,7 @@
 /** Certificates and keys as files: what is wrong with them is said before anybody connects. */
 import { createPrivateKey, X509Certificate, type KeyObject } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
+import { isIP } from 'node:net'
 import { NatsServerError } from './server-version.ts'
 
 /** What a server needs to speak TLS, checked. */
@@ -89,4 +90,4 @@ export function hostsOf(certificate: X509Certificate): string[] {
 
 /** Whether who connects to `host`, a name or an address, will accept the certificate. */
 export const isFor = (certificate: X509Certificate, host: string): boolean =>
-  (certificate.checkHost(host) ?? certificate.checkIP(host)) !== undefined
+  (isIP(host) ? certificate.checkIP(host) : certificate.checkHost(host)) !== undefined

@@ -50,17 +50,18 @@ export function tlsProblem({ url, trust }: Access, error: unknown): string | nul
   if (!isTls(url)) {
     return `the NATS server at ${url} speaks TLS: write tls:// for it, with --tls-ca FILE if it is not of a public authority`
   }
-  const { code, message } = found
+  const { code, message, reason } = found
   const about = `the certificate of the NATS server at ${url}`
   if (code in TIMES) return `${about} ${TIMES[code]}`
-  if (code === WRONG_HOST) return `${about} is for another host (${message}): use a name that it holds`
+  if (code === WRONG_HOST) return `${about} is for another host (${reason ?? message}): use a name that it holds`
   const remedy = trust?.ca
     ? 'it does not come from what --tls-ca names'
     : 'name the certificate of its authority with --tls-ca FILE'
   return `${about} is not trusted (${message}): ${remedy}`
 }
 
-function causes(error: unknown): NodeJS.ErrnoException[] {
+/** `reason` is the short form of a message of node:tls. */
+function causes(error: unknown): (NodeJS.ErrnoException & { readonly reason?: string })[] {
   if (!(error instanceof Error)) return []
   return [error, ...causes(error.cause)]
 }
