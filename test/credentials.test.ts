@@ -136,7 +136,7 @@ describe("a user's own server", () => {
       'start',
     ])
     expect([read.code, read.stdout]).toEqual([0, expect.stringContaining('dropped')])
-    await writeFile(creds, (await readFile(creds, 'utf8')).replace(/SU\w{8}/, 'SUAAAAAAAA'))
+    await writeFile(creds, (await readFile(creds, 'utf8')).replace(/^SU\w{8}/m, 'SUAAAAAAAA'))
     await expect(accessWith(`nats://${host}`, { creds })).rejects.toThrow(/ada\.creds is damaged/)
   })
 })
@@ -164,12 +164,21 @@ describe('files of roles', () => {
     const again = await startServer({ storeDir, run: 'mine', onNote: (note) => notes.push(note) })
     expect([notes.length, await readFile(file, 'utf8')]).toEqual([1, before])
     await again.stop()
+    // A file that is deleted makes its key void.
+    await writeFile(copied, before)
+    await rm(file)
+    const changed = await startServer({ storeDir, run: 'mine' })
+    const gone = await accessWith(changed.url, { creds: copied })
+    await expect(connectNats({ access: gone, name: 'test' })).rejects.toThrow(/refuses/)
+    const fresh = await accessWith(changed.url, { creds: file })
+    await (await connectNats({ access: fresh, name: 'test' })).close()
+    await changed.stop()
   })
 
   test('what is none is named, and its content is not shown', async () => {
     const file = join(dir, 'odd.creds')
     const seed = Buffer.from(nkeys.createUser().getSeed()).toString()
-    const damaged = seed.replace(/.$/, (last) => (last === 'A' ? 'B' : 'A'))
+    const damaged = seed.replace(/.$/, (last) => (last === 'A' ? 'E' : 'A'))
     const wrong = [`king:${seed}`, `worker:${seed.slice(1)}`, 'nonsense', '', `tap:${damaged}`, seed]
     for (const text of wrong) {
       await writeFile(file, text)

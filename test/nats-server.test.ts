@@ -5,7 +5,7 @@ import { once } from 'node:events'
 import { chmod, copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
 import { createServer as createTcpServer, type AddressInfo } from 'node:net'
-import { tmpdir } from 'node:os'
+import { networkInterfaces, tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
@@ -19,8 +19,10 @@ import { pipInstaller, releaseInstaller, type Installer } from '../bus/nats/inst
 import { connectNet } from '../bus/nats/net.ts'
 import { INSTALLED_VERSION, NatsServerError, refusal } from '../bus/nats/server-version.ts'
 import { startServer } from '../bus/nats/server.ts'
+import { ownedServer } from '../bus/nats/store-owner.ts'
 import { stores, subjects } from '../bus/subjects.ts'
 
+const hasIpv6 = Object.values(networkInterfaces()).some((list) => list?.some(({ address }) => address === '::1'))
 const never = new AbortController().signal
 let folder: string
 let binary: string
@@ -135,6 +137,15 @@ describe('running', () => {
     const again = await startServer({ storeDir, port: server.port, sync: 'always' })
     expect(again.port).toBe(server.port)
     await again.stop()
+  })
+
+  test.skipIf(!hasIpv6)('on an IPv6 address it is found as well', async () => {
+    const storeDir = join(folder, 'six')
+    const server = await startServer({ storeDir, host: '::1', run: 'six' })
+    expect(server.url).toBe(`nats://[::1]:${server.port}`)
+    const access = (await ownedServer(storeDir, 'owner'))!
+    await (await connectNats({ access, name: 'test' })).close()
+    await server.stop()
   })
 
   test('dies with its program, even with one killed', async () => {

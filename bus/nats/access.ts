@@ -69,7 +69,8 @@ export async function accessWith(address: string, { creds, ca }: AccessFiles): P
   return { ...access, trust: { ca: (await readCertificates(ca)).pem, pinned: null } }
 }
 
-export const isTls = (url: string): boolean => url.split(',').every((server) => server.startsWith('tls:'))
+/** One server that wants TLS is enough: none of the others then goes without. */
+export const isTls = (url: string): boolean => url.split(',').some((server) => server.startsWith('tls:'))
 
 /** Who a file of credentials makes somebody; throws NatsServerError for a file of another kind. */
 export async function identityIn(file: string): Promise<Pick<Access, 'user' | 'authenticator'>> {

@@ -86,7 +86,7 @@ async function servedAt(storeDir: string): Promise<string | null> {
   const url = await listeningUrl(storeDir)
   if (url === null) return null
   const { hostname, port } = new URL(url)
-  const socket = connect({ host: hostname, port: Number(port) })
+  const socket = connect({ host: hostname.replaceAll(/[[\]]/g, ''), port: Number(port) })
   socket.setTimeout(2000, () => socket.destroy())
   const greeting = await new Promise<string>((resolve) => {
     socket.once('data', (data: Buffer) => resolve(data.toString('utf8')))

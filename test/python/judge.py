@@ -1,6 +1,6 @@
 """A judge in Python, from the published schemas alone: takes the `judge.group` tasks of a run, in the place of its Judge.
 
-usage: python judge.py nats://HOST:PORT RUN worker.creds          needs nats-py and nkeys
+usage: python judge.py nats://HOST:PORT RUN [worker.creds]          needs nats-py, and nkeys for a closed run
 """
 
 import asyncio
@@ -81,11 +81,17 @@ async def verdict(js, run, task, message):
     await message.ack()  # Only now: a task that is acknowledged has its result in the log.
 
 
-async def main(url, run, creds):
+def identity(creds):
+    """Of a file `role:seed`; answers come to an inbox of the role, where nobody else may listen."""
+    if creds is None:
+        return {}
     with open(creds) as file:
         role, seed = file.read().strip().split(":")
-    # Answers come to an inbox of the role: nobody else may listen there.
-    client = await nats.connect(url, nkeys_seed_str=seed, inbox_prefix=f"_INBOX.{role}")
+    return {"nkeys_seed_str": seed, "inbox_prefix": f"_INBOX.{role}"}
+
+
+async def main(url, run, creds=None):
+    client = await nats.connect(url, **identity(creds))
     js = client.jetstream()
     kv = await js.key_value(f"VISPLAY_{run}")
     holding = asyncio.create_task(hold(kv, "claim.judge.group"))
