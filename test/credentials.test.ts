@@ -14,6 +14,8 @@ import { findServer } from '../bus/nats/find-server.ts'
 import { connectNet } from '../bus/nats/net.ts'
 import { BUS_ROLES } from '../bus/nats/roles.ts'
 import { startServer } from '../bus/nats/server.ts'
+import { loadConfig } from '../configs/load.ts'
+import { invitation } from '../runners/evolve/invitation.ts'
 import { program } from './support/program.ts'
 import { SMALL } from './support/small-run.ts'
 import type { EvolveEvent } from '../runners/cli/events.ts'
@@ -123,7 +125,14 @@ describe("a user's own server", () => {
     ])
     const creds = join(dir, 'ada.creds')
     await writeFile(creds, fmtCreds(await encodeUser('ada', user, account), user))
-    await works(await accessWith(`nats://${host}`, { creds }))
+    const access = await accessWith(`nats://${host}`, { creds })
+    await works(access)
+    const config = loadConfig({ sets: [`bus.nats=nats://${host}`, `bus.creds=${creds}`] })
+    // Everybody has their own.
+    expect(invitation({ ...config, run: 'mine', out: dir }, access, null)).toEqual({
+      command: `npx visplay join nats://${host} --run mine --creds FILE`,
+      files: [],
+    })
     const read = await program([
       'tap',
       '--nats',

@@ -19,13 +19,15 @@ export const isLoopback = (host: string): boolean => host === 'localhost' || hos
 export function invitation({ run, out, bus }: RunConfig, access: Access, tls: ServerTls | null): Invitation {
   const own = bus.nats === null
   const store = join(out, 'nats')
-  const creds = own ? credentialsFile(store, 'worker') : bus.creds
+  const creds = own ? credentialsFile(store, 'worker') : null
   const ca = own ? (tls?.ca ? caFile(store) : null) : bus.tls.ca
   const local = own && isLoopback(bus.listen)
   const named = (option: string, file: string | null) =>
     file === null ? '' : ` ${option} ${shellWord(local ? file : basename(file))}`
-  const address = own ? ownAddress(access.url, bus.listen, tls) : foreignAddress(access, creds)
-  const command = `npx visplay join ${address} --run ${run}${named('--creds', creds)}${named('--tls-ca', ca)}`
+  const address = own ? ownAddress(access.url, bus.listen, tls) : foreignAddress(access, bus.creds)
+  // On a server of the user's, everybody has credentials of their own.
+  const who = own || bus.creds === null ? named('--creds', creds) : ' --creds FILE'
+  const command = `npx visplay join ${address} --run ${run}${who}${named('--tls-ca', ca)}`
   return { command, files: local ? [] : [creds, ca].filter((file) => file !== null) }
 }
 
