@@ -1,6 +1,7 @@
 /** Errors of the configuration, in one line: the key, the value, what is allowed and where it was set. */
 import type { z } from 'zod'
 import { configKeys } from './keys.ts'
+import { withoutSecrets } from './secrets.ts'
 import { nearest } from './suggest.ts'
 
 export class ConfigError extends Error {
@@ -21,7 +22,8 @@ export function explainIssue(
   }
   const key = knownKey(path)
   const allowed = configKeys().get(key)?.allowed ?? issue.message
-  return `${key} = ${JSON.stringify(at(key)) ?? 'nothing'} is not allowed${from(source(key))}; it takes ${allowed}${more(issue)}`
+  const line = `${key} = ${JSON.stringify(at(key)) ?? 'nothing'} is not allowed${from(source(key))}; it takes ${allowed}${more(issue)}`
+  return withoutSecrets(line)
 }
 
 const from = (source: string | undefined): string => (source === undefined ? '' : ` (from ${source})`)

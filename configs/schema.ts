@@ -168,7 +168,7 @@ const trainSchema = z.strictObject({
 const busSchema = z.strictObject({
   nats: z
     .string()
-    .regex(/^(nats|tls|ws|wss):\/\//, 'a URL such as nats://127.0.0.1:4222')
+    .regex(/^(nats|tls):\/\//, 'a URL such as nats://127.0.0.1:4222')
     .nullable()
     .default(null)
     .describe('URL of a running NATS server; null = start one for this run'),
@@ -191,6 +191,24 @@ const busSchema = z.strictObject({
     .max(3600)
     .default(ACK_WAIT_MS / 1000)
     .describe('Seconds until the work of a process that died goes to another; a live one renews its claim by itself'),
+  creds: path()
+    .nullable()
+    .default(null)
+    .describe('Credentials file for the server of bus.nats; null = as its URL says'),
+  tls: z
+    .strictObject({
+      cert: path()
+        .nullable()
+        .default(null)
+        .describe('Certificate (PEM, with its chain) of the started server, which then speaks TLS only; null = no TLS'),
+      key: path().nullable().default(null).describe('Its private key (PEM)'),
+      ca: path()
+        .nullable()
+        .default(null)
+        .describe('Certificate of the authority that others must trust; null = itself, or one that systems trust'),
+    })
+    .prefault({})
+    .describe('Encryption'),
 })
 
 /** Each recipe brings its own schema, so that adding one changes nothing here. */

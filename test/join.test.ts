@@ -1,5 +1,5 @@
 /** More processes in one run: the same results, sooner. Real processes, a real server, a real model. */
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
@@ -38,13 +38,12 @@ const joinEvents = (stdout: string): JoinEvent[] =>
     .map((line) => JSON.parse(line) as JoinEvent)
 
 /** A joiner that is at work before the run goes on: on a fast machine the run would be over. */
-async function joiner(run: Program, ...more: string[]): Promise<Program> {
+async function joiner(run: Program, more: readonly string[] = [], cwd = dir): Promise<Program> {
   const [command, url, ...args] = await joinArgs(run)
   run.kill('SIGSTOP')
   // The name of this machine may mean nothing to it.
-  const { username, password, port } = new URL(url!)
-  const local = `nats://${username}:${password}@127.0.0.1:${port}`
-  const joining = startProgram([command!, local, ...args, ...more], { env })
+  const local = `nats://127.0.0.1:${new URL(url!).port}`
+  const joining = startProgram([command!, local, ...args, ...more], { env, cwd })
   const joined = () => (joining.events() as unknown as JoinEvent[]).some((e) => e.event === 'joined')
   await Promise.race([vi.waitFor(() => expect(joined()).toBe(true), 60_000), joining.ended])
   run.kill('SIGCONT')
@@ -66,7 +65,7 @@ describe('visplay join', () => {
     const alone = await start('alone', '--steps', '10').ended
     expect(alone.code, alone.stderr).toBe(0)
     const run = start('shared', '--steps', '10')
-    const joining = await joiner(run, '--actors', 'model=1,judge=1,reasoner,questioner=1')
+    const joining = await joiner(run, ['--actors', 'model=1,judge=1,reasoner,questioner=1'])
     const joined = await joining.ended
     const ended = await run.ended
     expect(ended.code, ended.stderr).toBe(0)
@@ -95,7 +94,7 @@ describe('visplay join', () => {
   test('an Optimizer that stands by takes over from one that is frozen, which then commits nothing more', async () => {
     const run = start('frozen', '--steps', '10', '--set', 'train.maxLag=1')
     const creds = ['--creds', join(dir, 'frozen', 'nats', 'optimizer.creds')]
-    const joining = await joiner(run, '--actors', 'model=1,judge=1,reasoner=1,questioner=1,optimizer=1', ...creds)
+    const joining = await joiner(run, ['--actors', 'model=1,judge=1,reasoner=1,questioner=1,optimizer=1', ...creds])
     await run.said('step')
     run.kill('SIGSTOP')
     const { tap, close } = await openTap(undefined, join(dir, 'frozen'))
@@ -133,21 +132,25 @@ describe('visplay join', () => {
   test('a run asks for credentials, and says so in one line', async () => {
     const run = start('closed', '--steps', '3', '--listen', '0.0.0.0')
     const [, url, ...rest] = await joinArgs(run)
-    const { port, username, password } = new URL(url!)
-    expect([username, password]).toEqual(['worker', expect.stringMatching(/^[0-9a-f]{32}$/)])
+    const { port } = new URL(url!)
+    expect(rest).toEqual(['--run', 'closed', '--creds', 'worker.creds', '--json'])
     run.kill('SIGSTOP')
     const bare = `nats://127.0.0.1:${port}`
-    const refused = await program(['join', bare, ...rest], { env })
+    const refused = await program(['join', bare, '--run', 'closed'], { env })
     expect([refused.code, refused.stdout]).toEqual([1, ''])
-    expect(refused.stderr).toMatch(
-      /^visplay: the NATS server at nats:\/\/127[^\n]* refuses: give a role and its secret [^\n]*\n$/,
-    )
-    const joining = await joiner(run)
+    expect(refused.stderr).toMatch(/^visplay: the NATS server at nats:\/\/127[^\n]* refuses: [^\n]* --creds [^\n]*\n$/)
+    const there = join(dir, 'another-machine')
+    await mkdir(there)
+    const said = run.events()
+    const { files } = said.find((e): e is Extract<EvolveEvent, { event: 'join' }> => e.event === 'join')!
+    expect(files).toEqual([join(dir, 'closed', 'nats', 'worker.creds')])
+    await copyFile(files[0]!, join(there, 'worker.creds'))
+    const joining = await joiner(run, [], there)
     const joined = await joining.ended
     expect(joined.code, joined.stderr).toBe(0)
     expect((await run.ended).code).toBe(0)
-    const log = await readFile(join(dir, 'closed', 'visplay.log'), 'utf8')
-    expect(log).not.toContain(password)
+    const notes = said.filter((e) => e.event === 'note').map((e) => e.message)
+    expect(notes).toEqual([expect.stringMatching(/can be read in the network: .*--tls-cert/)])
     const tapped = await program(['tap', '--json', '--run', join(dir, 'closed'), '--since', 'start', 'log.step.*'])
     const lines = tapped.stdout.split('\n').slice(0, -1)
     expect(lines.map((line) => (JSON.parse(line) as Extract<TapLine, { subject: string }>).subject)).toHaveLength(3)

@@ -5,21 +5,24 @@ import { once } from 'node:events'
 import { chmod, copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
 import { createServer as createTcpServer, type AddressInfo } from 'node:net'
-import { tmpdir } from 'node:os'
+import { networkInterfaces, tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { jetstream, jetstreamManager } from '@nats-io/jetstream'
 import { zipSync } from 'fflate'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { accessTo } from '../bus/nats/access.ts'
 import { connectNats } from '../bus/nats/connect.ts'
 import { cachePath, findServer } from '../bus/nats/find-server.ts'
 import { pipInstaller, releaseInstaller, type Installer } from '../bus/nats/install-server.ts'
 import { connectNet } from '../bus/nats/net.ts'
 import { INSTALLED_VERSION, NatsServerError, refusal } from '../bus/nats/server-version.ts'
 import { startServer } from '../bus/nats/server.ts'
+import { ownedServer } from '../bus/nats/store-owner.ts'
 import { stores, subjects } from '../bus/subjects.ts'
 
+const hasIpv6 = Object.values(networkInterfaces()).some((list) => list?.some(({ address }) => address === '::1'))
 const never = new AbortController().signal
 let folder: string
 let binary: string
@@ -136,6 +139,15 @@ describe('running', () => {
     await again.stop()
   })
 
+  test.skipIf(!hasIpv6)('on an IPv6 address it is found as well', async () => {
+    const storeDir = join(folder, 'six')
+    const server = await startServer({ storeDir, host: '::1', run: 'six' })
+    expect(server.url).toBe(`nats://[::1]:${server.port}`)
+    const access = (await ownedServer(storeDir, 'owner'))!
+    await (await connectNats({ access, name: 'test' })).close()
+    await server.stop()
+  })
+
   test('dies with its program, even with one killed', async () => {
     const storeDir = join(folder, 'orphan')
     const server = new URL('../bus/nats/server.ts', import.meta.url).href
@@ -158,7 +170,9 @@ describe('running', () => {
 
   test('connecting to nothing, or to a server without JetStream, says what to do', async () => {
     const url = 'nats://127.0.0.1:1'
-    await expect(connectNats({ url, name: 'test' })).rejects.toThrow(/no NATS server answers at nats:\/\/127.0.0.1:1/)
+    await expect(connectNats({ access: accessTo(url), name: 'test' })).rejects.toThrow(
+      /no NATS server answers at nats:\/\/127.0.0.1:1/,
+    )
     const dir = join(folder, 'plain')
     await mkdir(dir)
     const plain = spawn(binary, ['-a', '127.0.0.1', '-p', '-1', '--ports_file_dir', dir])
@@ -168,7 +182,9 @@ describe('running', () => {
         if (listening) resolve(listening[1]!)
       })
     })
-    await expect(connectNats({ url: `nats://127.0.0.1:${port}`, name: 'test' })).rejects.toThrow(/JetStream is off/)
+    await expect(connectNats({ access: accessTo(`nats://127.0.0.1:${port}`), name: 'test' })).rejects.toThrow(
+      /JetStream is off/,
+    )
     plain.kill()
     await once(plain, 'exit')
   })
@@ -177,7 +193,7 @@ describe('running', () => {
 test('a server killed under load loses nothing that was acknowledged', async () => {
   const storeDir = join(folder, 'killed')
   let server = await startServer({ storeDir })
-  const net = await connectNet(server.url, 'load', { ackWaitMs: 3000 })
+  const net = await connectNet(server.access, 'load', { ackWaitMs: 3000 })
   const producer = net.connect('questioner.1')
   const worker = net.connect('judge.1')
   const stop = new AbortController()
@@ -232,7 +248,7 @@ test('a server killed under load loses nothing that was acknowledged', async () 
 
 test('a server that stays away is one clear error, after the patience', async () => {
   const server = await startServer({ storeDir: join(folder, 'away') })
-  const net = await connectNet(server.url, 'away', { patienceMs: 500 })
+  const net = await connectNet(server.access, 'away', { patienceMs: 500 })
   const bus = net.connect('judge.1')
   await server.stop()
   await expect(bus.append('dropped', 'd', { step: 1, group: 'g', reason: 'r' })).rejects.toThrow(
@@ -243,9 +259,9 @@ test('a server that stays away is one clear error, after the patience', async ()
 
 test('storage that is full is one clear error, after the patience', async () => {
   const server = await startServer({ storeDir: join(folder, 'full') })
-  const net = await connectNet(server.url, 'full', { patienceMs: 300 })
+  const net = await connectNet(server.access, 'full', { patienceMs: 300 })
   const bus = net.connect('judge.1')
-  const connection = await connectNats({ url: server.url, name: 'test' })
+  const connection = await connectNats({ access: server.access, name: 'test' })
   const { streams } = await jetstreamManager(connection)
   await streams.update(stores.log('full'), { max_bytes: 2000 })
   const append = (id: string) => bus.append('dropped', id, { step: 1, group: 'g', reason: 'r'.repeat(1000) })
@@ -262,9 +278,9 @@ test('storage that is full is one clear error, after the patience', async () => 
 
 test('foreign messages are refused visibly, and the run goes on', async () => {
   const server = await startServer({ storeDir: join(folder, 'foreign') })
-  const net = await connectNet(server.url, 'foreign')
+  const net = await connectNet(server.access, 'foreign')
   const bus = net.connect('judge.1')
-  const connection = await connectNats({ url: server.url, name: 'test' })
+  const connection = await connectNats({ access: server.access, name: 'test' })
   const js = jetstream(connection)
   await js.publish(subjects.log('foreign', 'dropped', 'bad'), '{"not": "ours"}')
   await js.publish(subjects.task('foreign', 'judge.group', 'bad'), 'nonsense')

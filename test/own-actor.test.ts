@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { EventData } from '../bus/messages.ts'
+import { credentialsFile } from '../bus/nats/credentials.ts'
 import { PACKAGE_ROOT } from '../configs/load.ts'
 import type { EvolveEvent } from '../runners/cli/events.ts'
 import { liveServer } from '../runners/actor/live-server.ts'
@@ -81,10 +82,10 @@ async function leave(actor: Program): Promise<void> {
   expect((await actor.ended).code).toBe(130)
 }
 
-/** A Python that has nats-py, if this machine has one. */
+/** A Python that has nats-py with its keys, if this machine has one. */
 const python = [process.env['PYTHON'] ?? 'python3'].find((name) => {
   try {
-    execFileSync(name, ['-c', 'import nats'], { stdio: 'ignore' })
+    execFileSync(name, ['-c', 'import nats, nkeys'], { stdio: 'ignore' })
     return true
   } catch {
     return false
@@ -104,8 +105,10 @@ describe('visplay actor', () => {
   })
 
   test.skipIf(python === undefined)('a judge in Python needs the published schemas only', async () => {
-    const { url, run: name } = await liveServer(run)
-    const child = spawn(python!, [join(PACKAGE_ROOT, 'test', 'python', 'judge.py'), url, name], { stdio: 'inherit' })
+    const { access, run: name } = await liveServer(run)
+    const script = join(PACKAGE_ROOT, 'test', 'python', 'judge.py')
+    const creds = credentialsFile(join(run, 'nats'), 'worker')
+    const child = spawn(python!, [script, access.url, name, creds], { stdio: 'inherit' })
     await judgedBy('python-judge')
     child.kill()
     await judgedBy('consensus')

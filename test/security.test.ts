@@ -1,16 +1,20 @@
 /** A run is closed: what each role may not do is refused by the server, and what comes in nevertheless does no harm. */
+import { readFileSync } from 'node:fs'
 import { mkdtemp, readFile, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { connect as connectSocket } from 'node:net'
 import { join } from 'node:path'
+import { inspect } from 'node:util'
 import { jetstream } from '@nats-io/jetstream'
 import { Kvm } from '@nats-io/kv'
-import { errors, type NatsConnection } from '@nats-io/nats-core'
+import { errors, nkeyAuthenticator, nkeys, type NatsConnection } from '@nats-io/nats-core'
 import { connect } from '@nats-io/transport-node'
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { EVENT_NAMES, TASK_KINDS } from './support/names.ts'
+import { accessTo, type Access } from '../bus/nats/access.ts'
 import { connectNats } from '../bus/nats/connect.ts'
+import { credentialsFile, parseRoleKey } from '../bus/nats/credentials.ts'
 import { connectNet } from '../bus/nats/net.ts'
 import { BUS_ROLES, type BusRole } from '../bus/nats/roles.ts'
 import { ownedServer } from '../bus/nats/store-owner.ts'
@@ -37,12 +41,17 @@ afterAll(async () => {
   await rm(dir, { recursive: true, force: true })
 })
 
-const url = async (role: BusRole): Promise<string> => (await ownedServer(join(dir, 'run', 'nats'), role))!
+const access = async (role: BusRole): Promise<Access> => (await ownedServer(join(dir, 'run', 'nats'), role))!
 
 async function as(role: BusRole): Promise<NatsConnection> {
-  const connection = await connectNats({ url: await url(role), name: `test ${role}` })
+  const connection = await connectNats({ access: await access(role), name: `test ${role}` })
   connections.push(connection)
   return connection
+}
+
+const publicKey = (role: BusRole): string => {
+  const file = credentialsFile(join(dir, 'run', 'nats'), role)
+  return parseRoleKey(readFileSync(file, 'utf8'), file).publicKey
 }
 
 /** What the server has refused to a connection so far. */
@@ -68,20 +77,33 @@ async function unharmed(): Promise<void> {
 
 describe('a closed run', () => {
   test('lets nobody in without credentials, or with wrong ones', async () => {
-    const { host } = new URL(await url('owner'))
-    await expect(connectNats({ url: `nats://${host}`, name: 'stranger' })).rejects.toThrow(/refuses/)
-    await expect(connectNats({ url: `nats://owner:${'0'.repeat(32)}@${host}`, name: 'liar' })).rejects.toThrow(
-      /refuses/,
-    )
+    const { url, user } = await access('owner')
+    const { host } = new URL(url)
+    const foreign = nkeyAuthenticator(nkeys.createUser().getSeed())
+    for (const wrong of [
+      accessTo(url),
+      accessTo(`nats://owner:${'0'.repeat(32)}@${host}`),
+      { ...accessTo(url), user, authenticator: foreign },
+      // Who one is, without the signature that proves it.
+      { ...accessTo(url), user, authenticator: () => ({ nkey: publicKey('owner'), sig: '' }) },
+    ]) {
+      await expect(connectNats({ access: wrong, name: 'stranger' })).rejects.toThrow(/refuses: .*--creds FILE/)
+    }
     await expect(connect({ servers: host, token: 'x', reconnect: false })).rejects.toThrow(errors.AuthorizationError)
   })
 
-  test('keeps its secrets to the user, and out of its log', async () => {
-    const log = await readFile(join(dir, 'run', 'visplay.log'), 'utf8')
+  test('keeps its secrets to the user; the server has the public halves, logs and what is said have nothing', async () => {
+    const files = ['visplay.log', 'config.yaml', 'nats/nats.conf', 'nats/nats.log']
+    const texts = await Promise.all(files.map((file) => readFile(join(dir, 'run', file), 'utf8')))
+    const shown = [...texts, JSON.stringify(run.events()), inspect(await access('owner'), { depth: null })]
+    expect(JSON.stringify(run.events())).toContain('--creds')
     for (const role of BUS_ROLES) {
-      const file = join(dir, 'run', 'nats', `${role}.creds`)
+      const file = credentialsFile(join(dir, 'run', 'nats'), role)
       expect((await stat(file)).mode & 0o077, role).toBe(0)
-      expect(log).not.toContain((await readFile(file, 'utf8')).trim().split(':')[1])
+      const [name, seed] = (await readFile(file, 'utf8')).trim().split(':')
+      expect([name, seed]).toEqual([role, expect.stringMatching(/^SU[A-Z2-7]{56}$/)])
+      for (const text of shown) expect(text).not.toContain(seed)
+      expect(texts[2]).toContain(publicKey(role))
     }
   })
 
@@ -132,7 +154,7 @@ describe('a closed run', () => {
   }, 120_000)
 
   test('a worker cannot forge a head, and is told so at once', async () => {
-    const net = await connectNet(await url('worker'), RUN)
+    const net = await connectNet(await access('worker'), RUN)
     const bus: Bus = net.connect('optimizer.forger')
     const { head, revision } = (await bus.getHead())!
     const forged = { ...head, version: head.version + 1000, parent: head.version }
@@ -145,15 +167,18 @@ describe('a closed run', () => {
     const connection = await as('worker')
     const body = new Uint8Array(100 * 1024 * 1024)
     expect(() => connection.publish(`visplay.${RUN}.log.remark.big`, body)).toThrow(/payload/i)
-    const { hostname, port, username: user, password: pass } = new URL(await url('worker'))
+    const { url, authenticator } = await access('worker')
+    const { hostname, port } = new URL(url)
     const socket = connectSocket(Number(port), hostname)
     let said = ''
     socket.on('data', (data: Buffer) => (said += data.toString()))
-    socket.write(`CONNECT ${JSON.stringify({ user, pass, verbose: false })}\r\n`)
-    socket.write(`PUB visplay.${RUN}.log.remark.big ${body.length}\r\n`)
     // The server cuts the line at the size, before the rest.
     socket.on('error', () => {})
     const closed = new Promise((resolve) => socket.once('close', resolve))
+    await expect.poll(() => said).toMatch(/^INFO .*\r\n/)
+    const { nonce } = JSON.parse(said.slice('INFO '.length)) as { nonce: string }
+    socket.write(`CONNECT ${JSON.stringify({ ...authenticator!(nonce), verbose: false })}\r\n`)
+    socket.write(`PUB visplay.${RUN}.log.remark.big ${body.length}\r\n`)
     await closed
     expect(said).toMatch(/maximum payload/i)
     await unharmed()

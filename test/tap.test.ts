@@ -164,7 +164,7 @@ describe('visplay tap', () => {
     await mkdir(folder)
     await writeFile(join(folder, 'config.yaml'), configToYaml(loadConfig({ sets: ['run=ended'] })))
     const own = await startServer({ storeDir: join(folder, 'nats') })
-    const net = await connectNet(own.url, 'ended')
+    const net = await connectNet(own.access, 'ended')
     const bus = net.connect('judge.1')
     // Too long for a message: it travels as a blob.
     const reasons = ['short', 'long '.repeat(100_000)]

@@ -1,26 +1,28 @@
 /** A checked connection to a NATS server. */
 import { errors } from '@nats-io/nats-core'
 import { connect, type NatsConnection } from '@nats-io/transport-node'
+import type { Access } from './access.ts'
 import { inboxOf } from './roles.ts'
 import { NatsServerError, refusal } from './server-version.ts'
+import { tlsOptions, tlsProblem } from './tls.ts'
 
 export interface ConnectOptions {
-  /** `nats://host:port`, `tls://…`, or several separated by commas; `nats://ROLE:SECRET@host:port` for a closed one. */
-  readonly url: string
+  readonly access: Access
   /** Shown in the server's list of connections. */
   readonly name: string
 }
 
 /** Connects for as long as the process lives: reconnects without end. Throws NatsServerError, one line with the remedy. */
-export async function connectNats({ url, name }: ConnectOptions): Promise<NatsConnection> {
+export async function connectNats({ access, name }: ConnectOptions): Promise<NatsConnection> {
   let connection: NatsConnection
-  const { servers, ...credentials } = withoutCredentials(url)
-  const where = servers.join(',')
+  const { url, user, authenticator } = access
+  const tls = tlsOptions(access)
   try {
     connection = await connect({
-      servers,
-      ...credentials,
-      ...(credentials.user !== undefined && { inboxPrefix: inboxOf(credentials.user) }),
+      servers: url.split(','),
+      ...(authenticator && { authenticator }),
+      ...(user !== null && { inboxPrefix: inboxOf(user) }),
+      ...(tls && { tls }),
       name,
       maxReconnectAttempts: -1,
       reconnectTimeWait: 250,
@@ -33,30 +35,25 @@ export async function connectNats({ url, name }: ConnectOptions): Promise<NatsCo
       noAsyncTraces: true,
     })
   } catch (cause) {
-    if (cause instanceof errors.AuthorizationError) {
-      throw new NatsServerError(
-        `the NATS server at ${where} refuses: give a role and its secret as nats://worker:SECRET@host:port, or with --creds FILE`,
-        { cause },
-      )
-    }
-    throw new NatsServerError(
-      `no NATS server answers at ${where} (${(cause as Error).message}): start one there, or correct the URL`,
-      { cause },
-    )
+    throw new NatsServerError(reasonOf(access, cause), { cause })
   }
   const { version, jetstream } = connection.info!
   const reason = refusal(version) ?? (jetstream ? null : 'JetStream is off: start it with "-js" or a jetstream block')
   if (reason === null) return connection
   await connection.close()
-  throw new NatsServerError(`the NATS server at ${where} is refused: ${reason}`)
+  throw new NatsServerError(`the NATS server at ${url} is refused: ${reason}`)
 }
 
-/** The client takes credentials apart from the addresses; messages must not show them. */
-export function withoutCredentials(url: string): { servers: string[]; token?: string; user?: string; pass?: string } {
-  const parsed = url.split(',').map((server) => new URL(server))
-  const servers = parsed.map(({ protocol, host }) => `${protocol}//${host}`)
-  const { username, password } = parsed[0]!
-  if (username === '') return { servers }
-  const [user, pass] = [decodeURIComponent(username), decodeURIComponent(password)]
-  return pass === '' ? { servers, token: user } : { servers, user, pass }
+function reasonOf(access: Access, cause: unknown): string {
+  const { url } = access
+  if (cause instanceof errors.AuthorizationError) {
+    return (
+      `the NATS server at ${url} refuses: give the file of a role with --creds FILE (nats/*.creds in the folder of the ` +
+      'run), or write nats://USER:PASSWORD@host:port for a server of your own'
+    )
+  }
+  return (
+    tlsProblem(access, cause) ??
+    `no NATS server answers at ${url} (${(cause as Error).message}): start one there, or correct the URL`
+  )
 }

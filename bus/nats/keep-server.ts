@@ -12,7 +12,7 @@ const MAX_PAUSE_MS = 5_000
  */
 export async function keepServer(options: StartOptions, onDeath: (message: string) => void): Promise<NatsServer> {
   let server = await startServer(options)
-  const { url, port, version, logFile } = server
+  const { access, url, port, version, logFile } = server
   const stopping = new AbortController()
   const keep = async (): Promise<void> => {
     let started = Date.now()
@@ -35,6 +35,7 @@ export async function keepServer(options: StartOptions, onDeath: (message: strin
   }
   const exited = keep()
   return {
+    access,
     url,
     port,
     version,

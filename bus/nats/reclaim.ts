@@ -1,6 +1,7 @@
 /** Work that died with its workers. */
 import { jetstreamManager } from '@nats-io/jetstream'
 import { stores } from '../subjects.ts'
+import type { Access } from './access.ts'
 import { connectNats } from './connect.ts'
 
 /**
@@ -8,8 +9,8 @@ import { connectNats } from './connect.ts'
  * nobody works on the run, having just started its server: otherwise the tasks of a killed process come back only after
  * the acknowledgement time, and each kill brings them nearer to being given up.
  */
-export async function reclaimTasks(url: string, run: string): Promise<void> {
-  const connection = await connectNats({ url, name: `visplay ${run} reclaim` })
+export async function reclaimTasks(access: Access, run: string): Promise<void> {
+  const connection = await connectNats({ access, name: `visplay ${run} reclaim` })
   try {
     const { streams, consumers } = await jetstreamManager(connection)
     const stream = stores.tasks(run)

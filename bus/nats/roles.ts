@@ -1,6 +1,6 @@
 /**
  * Who may do what on the server of a run: a tap reads, a worker works, an Optimizer also moves the head, the owner does
- * everything. Names of users are names of roles.
+ * everything.
  */
 import type { EventName } from '../messages.ts'
 import { HEAD_KEY, stores } from '../subjects.ts'
@@ -8,7 +8,7 @@ import { HEAD_KEY, stores } from '../subjects.ts'
 export const BUS_ROLES = ['owner', 'optimizer', 'worker', 'tap'] as const
 export type BusRole = (typeof BUS_ROLES)[number]
 
-export const isBusRole = (user: string | undefined): user is BusRole => BUS_ROLES.some((role) => role === user)
+export const isBusRole = (user: string | null): user is BusRole => BUS_ROLES.some((role) => role === user)
 
 /** Subjects that a role may use. */
 export interface Permissions {

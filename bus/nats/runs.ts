@@ -1,10 +1,11 @@
 /** Which runs a server has. */
 import { jetstreamManager } from '@nats-io/jetstream'
+import type { Access } from './access.ts'
 import { connectNats } from './connect.ts'
 
-/** Names of the runs on the server at `url`, whether somebody works on them or not. */
-export async function runsAt(url: string): Promise<string[]> {
-  const connection = await connectNats({ url, name: 'visplay runs' })
+/** Names of the runs on a server, whether somebody works on them or not. */
+export async function runsAt(access: Access): Promise<string[]> {
+  const connection = await connectNats({ access, name: 'visplay runs' })
   try {
     const names: string[] = []
     for await (const name of (await jetstreamManager(connection)).streams.names()) {

@@ -1,13 +1,24 @@
 /** A NATS server as a child process that ends with this one. */
 import { spawn, type ChildProcess } from 'node:child_process'
-import { mkdir, open, readFile, writeFile } from 'node:fs/promises'
+import { copyFile, mkdir, open, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { forgetCredentials, makeCredentials, type Credentials } from './credentials.ts'
+import type { Access } from './access.ts'
+import type { ServerTls } from './certificates.ts'
+import { forgetCredentials, makeCredentials, type PublicKeys } from './credentials.ts'
 import { findServer, type FindOptions } from './find-server.ts'
 import { BUS_ROLES, permissionsOf } from './roles.ts'
 import { NatsServerError } from './server-version.ts'
-import { claimStore, configFile, listeningUrl, pidFile, serverName } from './store-owner.ts'
+import {
+  caFile,
+  certificateFile,
+  claimStore,
+  configFile,
+  listeningUrl,
+  localAccess,
+  pidFile,
+  serverName,
+} from './store-owner.ts'
 
 export interface StartOptions extends FindOptions {
   /** Folder of the streams, the configuration and the log of the server; made if missing. */
@@ -16,8 +27,10 @@ export interface StartOptions extends FindOptions {
   readonly port?: number
   /** Where it listens: this machine alone if left out. */
   readonly host?: string
-  /** Closed to all but the roles of this run, whose secrets are in `storeDir`; open to everybody if left out. */
+  /** Closed to all but the roles of this run, whose keys are in `storeDir`; open to everybody if left out. */
   readonly run?: string
+  /** Speaks TLS 1.2 or newer only; readable on its way if left out. */
+  readonly tls?: ServerTls
   /**
    * When data goes from the operating system to the disk. Either way an acknowledged message survives the death of every
    * process. `interval` (default): a power failure costs up to the last 250 ms, of which a resumed run recomputes what is
@@ -27,7 +40,9 @@ export interface StartOptions extends FindOptions {
 }
 
 export interface NatsServer {
-  /** `nats://host:port` for this machine, with the credentials of the owner. */
+  /** For this machine, as the owner. */
+  readonly access: Access
+  /** `nats://host:port` or `tls://host:port` for this machine. */
   readonly url: string
   readonly port: number
   readonly pid: number
@@ -61,15 +76,17 @@ exit "$code"
 
 /** Starts a server on `storeDir`; throws NatsServerError in one line that says what to do. */
 export async function startServer(options: StartOptions): Promise<NatsServer> {
-  const { storeDir, port = -1, host = '127.0.0.1', sync = 'interval', run } = options
+  const { storeDir, port = -1, host = '127.0.0.1', sync = 'interval', run, tls } = options
   const { path, version } = await findServer(options)
   await mkdir(storeDir, { recursive: true })
   await claimStore(storeDir)
   const config = configFile(storeDir)
   const logFile = join(storeDir, 'nats.log')
   if (run === undefined) await forgetCredentials(storeDir)
-  const access = run === undefined ? [] : authorization(run, await makeCredentials(storeDir))
-  await writeFile(config, configuration({ storeDir, host, port, sync, access }), { mode: 0o600 })
+  const users =
+    run === undefined ? [] : authorization(run, await makeCredentials(storeDir, options.onNote ?? (() => {})))
+  const lines = [...users, ...(tls ? await encryption(storeDir, tls) : [])]
+  await writeFile(config, configuration({ storeDir, host, port, sync, lines }), { mode: 0o600 })
   const log = await open(logFile, 'a')
   const logStart = (await log.stat()).size
   const child =
@@ -85,7 +102,17 @@ export async function startServer(options: StartOptions): Promise<NatsServer> {
   const pid = Number(await readFile(pidFile(storeDir), 'utf8'))
   // The pipe and the child must not keep a finished program alive.
   child.unref()
-  return { url, port: Number(new URL(url).port), pid, version, logFile, exited, stop: () => stop(child, exited, pid) }
+  const access = await localAccess(storeDir, url, 'owner')
+  return {
+    access,
+    url,
+    port: Number(new URL(url).port),
+    pid,
+    version,
+    logFile,
+    exited,
+    stop: () => stop(child, exited, pid),
+  }
 }
 
 /**
@@ -97,12 +124,12 @@ function configuration({
   host,
   port,
   sync,
-  access,
+  lines,
 }: Required<Pick<StartOptions, 'storeDir' | 'host' | 'port' | 'sync'>> & {
-  readonly access: readonly string[]
+  readonly lines: readonly string[]
 }): string {
   return [
-    ...access,
+    ...lines,
     `server_name: ${serverName(storeDir)}`,
     `host: ${JSON.stringify(host)}`,
     `port: ${port}`,
@@ -121,13 +148,22 @@ function configuration({
   ].join('\n')
 }
 
-/** Users are roles. */
-function authorization(run: string, credentials: Credentials): string[] {
-  const users = BUS_ROLES.map((user) => {
-    const permissions = permissionsOf(user, run)
-    return JSON.stringify({ user, password: credentials[user], ...(permissions && { permissions }) })
+/** Users are roles, by their public keys. */
+function authorization(run: string, keys: PublicKeys): string[] {
+  const users = BUS_ROLES.map((role) => {
+    const permissions = permissionsOf(role, run)
+    return JSON.stringify({ nkey: keys[role], ...(permissions && { permissions }) })
   })
   return [`authorization { users: [${users.join(', ')}] }`]
+}
+
+/** Keeps beside the streams what those who connect must trust. */
+async function encryption(storeDir: string, { cert, key, pem, ca }: ServerTls): Promise<string[]> {
+  await writeFile(certificateFile(storeDir), pem)
+  if (ca === null) await rm(caFile(storeDir), { force: true })
+  else await copyFile(ca, caFile(storeDir))
+  const files = `cert_file: ${JSON.stringify(cert)}, key_file: ${JSON.stringify(key)}`
+  return [`tls { ${files}, min_version: "1.2", timeout: 10 }`]
 }
 
 async function ready(storeDir: string, child: ChildProcess): Promise<string> {

@@ -49,7 +49,7 @@ export interface Shared {
 export async function openShared(
   connection: NatsConnection,
   run: string,
-  user: string | undefined,
+  user: string | null,
   options: NatsOptions,
 ): Promise<Shared> {
   // Several times faster than the default in JavaScript.
@@ -77,7 +77,7 @@ export async function openShared(
     values,
     objects,
     turns: new Turns(),
-    inboxPrefix: user === undefined ? '_INBOX' : inboxOf(user),
+    inboxPrefix: user === null ? '_INBOX' : inboxOf(user),
     // That of the run, whatever is asked for now.
     ackWaitMs: (await ackWaitOf(jsm, run)) ?? ackWaitMs,
     patienceMs,

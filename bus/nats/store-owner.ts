@@ -1,12 +1,15 @@
 /** One server per store: ends one that outlived its program, and refuses a store that another program is using. */
 import { execFile } from 'node:child_process'
 import { createHash } from 'node:crypto'
+import { existsSync } from 'node:fs'
 import { readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
-import { withCredentials } from './credentials.ts'
+import { accessTo, identityIn, isTls, type Access } from './access.ts'
+import { readCertificates } from './certificates.ts'
+import { credentialsFile } from './credentials.ts'
 import type { BusRole } from './roles.ts'
 import { NatsServerError } from './server-version.ts'
 
@@ -16,19 +19,30 @@ export const serverName = (storeDir: string): string =>
 
 export const configFile = (storeDir: string): string => join(storeDir, 'nats.conf')
 export const pidFile = (storeDir: string): string => join(storeDir, 'nats.pid')
+/** Copies of what a server that speaks TLS was given, so that all that others need is in one folder. */
+export const certificateFile = (storeDir: string): string => join(storeDir, 'cert.pem')
+export const caFile = (storeDir: string): string => join(storeDir, 'ca.pem')
 const ownerFile = (storeDir: string) => join(storeDir, 'owner.pid')
 
-/**
- * The address for this machine, with the credentials of a role if the server asks for any, from the file that the server
- * writes once it is ready for connections; null before.
- */
-export async function listeningUrl(storeDir: string, role: BusRole = 'owner'): Promise<string | null> {
+/** The address for this machine, from the file that the server writes once it is ready for connections; null before. */
+export async function listeningUrl(storeDir: string): Promise<string | null> {
   const files = await readdir(storeDir)
   const file = files.find((name) => name.endsWith('.ports'))
   const text = file === undefined ? '' : await readFile(join(storeDir, file), 'utf8')
-  const found = text.trimEnd().endsWith('}') ? /nats:\/\/[^"]+/.exec(text)?.[0] : undefined
-  if (found === undefined) return null
-  return withCredentials(found, role, storeDir)
+  return (text.trimEnd().endsWith('}') && /(?:nats|tls):\/\/[^"]+/.exec(text)?.[0]) || null
+}
+
+/**
+ * How a process of this machine connects to the server of the store as `role`: with the key of the role unless the server
+ * is open, and trusting exactly the certificate that the server was given.
+ */
+export async function localAccess(storeDir: string, url: string, role: BusRole): Promise<Access> {
+  const file = credentialsFile(storeDir, role)
+  const access = { ...accessTo(url), ...(existsSync(file) && (await identityIn(file))) }
+  if (!isTls(url)) return access
+  const { first } = await readCertificates(certificateFile(storeDir))
+  const ca = existsSync(caFile(storeDir)) ? (await readCertificates(caFile(storeDir))).pem : null
+  return { ...access, trust: { ca, pinned: first.raw } }
 }
 
 /** Makes this process the owner of the store. Throws NatsServerError while another process is. */
@@ -72,7 +86,7 @@ async function servedAt(storeDir: string): Promise<string | null> {
   const url = await listeningUrl(storeDir)
   if (url === null) return null
   const { hostname, port } = new URL(url)
-  const socket = connect({ host: hostname, port: Number(port) })
+  const socket = connect({ host: hostname.replaceAll(/[[\]]/g, ''), port: Number(port) })
   socket.setTimeout(2000, () => socket.destroy())
   const greeting = await new Promise<string>((resolve) => {
     socket.once('data', (data: Buffer) => resolve(data.toString('utf8')))
@@ -84,11 +98,11 @@ async function servedAt(storeDir: string): Promise<string | null> {
   return greeting.includes(`"${serverName(storeDir)}"`) ? url : null
 }
 
-/** Address of the server of this store while the process that owns it lives; null when none does, or only for moments more. */
-export async function ownedServer(storeDir: string, role: BusRole): Promise<string | null> {
+/** The server of this store while the process that owns it lives; null when none does, or only for moments more. */
+export async function ownedServer(storeDir: string, role: BusRole): Promise<Access | null> {
   const owner = await pidIn(ownerFile(storeDir))
-  const served = owner !== null && alive(owner) && (await servedAt(storeDir)) !== null
-  return served ? listeningUrl(storeDir, role) : null
+  const url = owner !== null && alive(owner) ? await servedAt(storeDir) : null
+  return url === null ? null : localAccess(storeDir, url, role)
 }
 
 async function pidIn(file: string): Promise<number | null> {

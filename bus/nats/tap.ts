@@ -7,6 +7,7 @@ import { verifyBlob } from '../blob-name.ts'
 import { Channel } from '../channel.ts'
 import type { EventName } from '../messages.ts'
 import { keyOf, stores, subjects } from '../subjects.ts'
+import type { Access } from './access.ts'
 import { connectNats } from './connect.ts'
 import { queuesOf, type Queue } from './queues.ts'
 import { readBlob } from './read-blob.ts'
@@ -49,14 +50,14 @@ export class Tap {
   ) {}
 
   /** Throws NatsServerError when the server is away, or has no such run. */
-  static async open(url: string, run: string): Promise<Tap> {
-    const connection = await connectNats({ url, name: `visplay tap ${run}` })
+  static async open(access: Access, run: string): Promise<Tap> {
+    const connection = await connectNats({ access, name: `visplay tap ${run}` })
     const js = jetstream(connection)
     try {
       await (await js.jetstreamManager()).streams.info(stores.log(run))
     } catch (cause) {
       await connection.close()
-      throw new NatsServerError(`the NATS server at ${url} has no run "${run}"`, { cause })
+      throw new NatsServerError(`the NATS server at ${access.url} has no run "${run}"`, { cause })
     }
     return new Tap(connection, js, run)
   }

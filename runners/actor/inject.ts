@@ -5,6 +5,7 @@ import { replacedBy, startOwnActor } from '../../actors/own/start.ts'
 import type { OwnActor } from '../../actors/own/define.ts'
 import { createJudge } from '../../actors/rewards/recipes/registry.ts'
 import { embeddingSimilarity } from '../../actors/rewards/similarity.ts'
+import type { Access } from '../../bus/nats/access.ts'
 import { openEmbedder } from '../../models/similarity/embedder.ts'
 import { Closing } from '../evolve/closing.ts'
 import { hasEnded } from '../evolve/ended.ts'
@@ -12,7 +13,7 @@ import { instanceOf } from '../evolve/instance.ts'
 import { enterRun, LOOK_MS } from '../join/enter.ts'
 
 export interface InjectOptions {
-  readonly url: string
+  readonly access: Access
   readonly run: string
   readonly actor: OwnActor
   readonly show: (event: InjectEvent) => void
@@ -24,10 +25,10 @@ export type InjectEvent =
   | { readonly event: 'note'; readonly message: string }
   | { readonly event: 'done'; readonly run: string }
 
-export async function inject({ url, run, actor, show, signal }: InjectOptions): Promise<void> {
+export async function inject({ access, run, actor, show, signal }: InjectOptions): Promise<void> {
   const closing = new Closing()
   try {
-    const { net, bus, config } = await enterRun(url, run, 'guest', closing)
+    const { net, bus, config } = await enterRun(access, run, 'guest', closing)
     const instance = instanceOf(actor.role)
     const replaces = replacedBy(actor)
     const { name, version } = actor

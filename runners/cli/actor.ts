@@ -13,13 +13,13 @@ import type { CommonOptions } from './options.ts'
 import { createOutput } from './output.ts'
 import type { Output } from './output.ts'
 import { chosenRun } from './run-folder.ts'
+import { accessOf, withServer, type ServerOptions } from './server-options.ts'
 
 const TEMPLATES = ['judge', 'filter', 'reward', 'critic', 'evaluator'] as const
 type Template = (typeof TEMPLATES)[number]
 
-interface Options extends CommonOptions {
+interface Options extends CommonOptions, ServerOptions {
   readonly run?: string
-  readonly nats?: string
   readonly new?: Template
 }
 
@@ -29,15 +29,15 @@ export function command(): Command {
     'a role of the run (a judge, for example) takes its place; the one started last works, until it leaves with Ctrl-C',
     'or is not heard for 8 s. The file runs with your rights: start only what you trust.',
   ].join('\n')
-  return newCommand('actor', about, [
+  const actor = newCommand('actor', about, [
     ['--new judge', 'writes my-judge.ts to begin with'],
     ['./my-judge.ts', 'judges in the newest run here, from now on'],
     ['./my-critic.ts --run my-run', 'reads along in a run'],
-    ['./my-judge.ts --nats nats://worker:SECRET@host:4222', 'in a run of another machine'],
+    ['./my-judge.ts --nats nats://host:4222 --creds worker.creds', 'in a run of another machine'],
   ])
     .argument('[file]', 'exports what defineActor or defineJudge of visplay/actor makes')
     .option('--run <run>', 'name or folder of a run; the newest in runs/ if left out')
-    .option('--nats <url>', 'NATS server of the run; its own one if left out')
+  return withServer(actor)
     .addOption(new Option('--new <template>', 'write a file to begin with').choices(TEMPLATES))
     .action(run)
 }
@@ -53,10 +53,10 @@ async function run(file: string | undefined, options: Options): Promise<void> {
     import('../join/choose-run.ts'),
   ])
   const actor = await loadActor(resolve(file))
-  const where =
-    options.nats === undefined
-      ? await liveServer(chosenRun(options.run))
-      : { url: options.nats, run: await chooseRun(options.nats, options.run) }
+  const access = await accessOf(options)
+  const where = access
+    ? { access, run: await chooseRun(access, options.run) }
+    : await liveServer(chosenRun(options.run))
   const show = (event: InjectEvent): void => {
     output.data(event)
     if (event.event === 'note') output.note(event.message)

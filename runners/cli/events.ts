@@ -48,6 +48,8 @@ export type EvolveEvent =
       readonly event: 'join'
       /** What to type on another machine. */
       readonly command: string
+      /** What must be copied there first. */
+      readonly files: readonly string[]
     }
   | {
       readonly event: 'images'

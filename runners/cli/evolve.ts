@@ -40,6 +40,10 @@ const FLAGS: Readonly<Record<string, string>> = {
   nats: 'bus.nats',
   port: 'bus.port',
   listen: 'bus.listen',
+  creds: 'bus.creds',
+  tlsCert: 'bus.tls.cert',
+  tlsKey: 'bus.tls.key',
+  tlsCa: 'bus.tls.ca',
   stopOnAlarm: 'stopOnAlarm',
 }
 
@@ -71,6 +75,10 @@ export function command(): Command {
     .option('--nats <url>', 'a running NATS server instead of an own one [bus.nats]')
     .option('--port <n>', 'port of the own NATS server [bus.port]')
     .option('--listen <host>', 'let other machines join: address of the own server, such as 0.0.0.0 [bus.listen]')
+    .option('--tls-cert <file>', 'certificate (PEM) of the own server, which then speaks TLS only [bus.tls.cert]')
+    .option('--tls-key <file>', 'its private key (PEM) [bus.tls.key]')
+    .option('--tls-ca <file>', 'certificate of the authority that others must trust [bus.tls.ca]')
+    .option('--creds <file>', 'credentials for the server of --nats [bus.creds]')
     .option('--stop-on-alarm', 'end at the best version when a collapse shows [stopOnAlarm]')
     .option('--preset <name>', 'tiny, smolvlm; chosen from the model if left out')
     .option('--config <file>', 'YAML with differences to the preset')

@@ -9,12 +9,12 @@ import { interruptible } from './interrupt.ts'
 import { integer, newCommand } from './options.ts'
 import type { CommonOptions } from './options.ts'
 import { createOutput } from './output.ts'
+import { accessAt, withAccess, type AccessOptions } from './server-options.ts'
 
 type Counts = Partial<Record<Joinable, number>>
 
-interface Options extends CommonOptions {
+interface Options extends CommonOptions, AccessOptions {
   readonly run?: string
-  readonly creds?: string
   readonly actors: Counts
   readonly device: Device
   readonly threads: number
@@ -26,14 +26,14 @@ export function command(): Command {
     'Takes part in a run: starts actors here that pull their work from its queue. Leave with Ctrl-C at any time;',
     'unfinished work goes back at once. The run prints the line to type.',
   ].join('\n')
-  return newCommand('join', about, [
-    ['nats://worker:SECRET@host:4222', 'one model actor, for a run started with --listen 0.0.0.0'],
-    ['nats://127.0.0.1:4222 --run my-run --actors model=1,judge=1', 'another process on the same machine'],
+  const joining = newCommand('join', about, [
+    ['nats://host:4222 --creds worker.creds', 'one model actor, for a run started with --listen 0.0.0.0'],
+    ['tls://host:4222 --creds worker.creds --tls-ca ca.pem', 'the same, for one started with --tls-cert as well'],
+    ['nats://host:4222 --creds worker.creds --actors model=1,judge=1', 'a judge too'],
     ['nats://host:4222 --creds optimizer.creds --actors optimizer=1', 'stands by as Optimizer'],
-    ['nats://worker:SECRET@host:4222 --model ./SmolVLM-256M-Instruct', 'a checkpoint that is here already'],
+    ['nats://host:4222 --creds worker.creds --model ./SmolVLM-256M-Instruct', 'a checkpoint that is here already'],
   ])
-    .argument('<url>', 'NATS server of the run')
-    .option('--creds <file>', 'role and secret, from nats/*.creds in the folder of the run, instead of in the URL')
+  return withAccess(joining.argument('<url>', 'NATS server of the run'))
     .option('--run <name>', 'the run; the only one of the server if left out')
     .option(
       '--actors <counts>',
@@ -63,11 +63,7 @@ function counts(text: string): Counts {
 
 async function run(server: string, options: Options): Promise<void> {
   const output = createOutput(options.json === true)
-  const [{ join: joinRun }, { withCredentialsOf }] = await Promise.all([
-    import('../join/join.ts'),
-    import('../../bus/nats/credentials.ts'),
-  ])
-  const url = options.creds === undefined ? server : await withCredentialsOf(resolve(options.creds), server)
+  const [{ join: joinRun }, access] = await Promise.all([import('../join/join.ts'), accessAt(server, options)])
   const cache = join(
     process.env['XDG_CACHE_HOME'] || join(process.env['HOME'] || homedir(), '.cache'),
     'visplay',
@@ -82,7 +78,7 @@ async function run(server: string, options: Options): Promise<void> {
   const { device, threads, actors } = options
   const model = options.model === undefined ? null : resolve(options.model)
   await interruptible((signal) =>
-    joinRun({ url, run: options.run, actors, device, threads, model, cache, show, signal }),
+    joinRun({ access, run: options.run, actors, device, threads, model, cache, show, signal }),
   )
 }
 

@@ -61,7 +61,10 @@ function update(state: State, event: EvolveEvent, live: boolean): readonly strin
         `model ${event.model} on ${event.device} · recipe ${event.recipe} · seed ${event.seed} · ${event.steps} steps`,
       ]
     case 'join':
-      return [`others join with: ${event.command}`]
+      return [
+        `others join with: ${event.command}`,
+        ...(event.files.length === 0 ? [] : [`having copied there: ${event.files.join(', ')}`]),
+      ]
     case 'images':
       return imageLines(event.source, event.used, event.skipped)
     case 'eval':

@@ -15,8 +15,6 @@ export function createRunLog(out: string, verbose: boolean): RunLog {
   let file: pino.Logger | null = null
   return {
     write(event) {
-      // Its line may hold a secret of the server.
-      if (event.event === 'join') return
       if (log) put(log, event)
       waiting.push(event)
       if (file === null && existsSync(out)) {

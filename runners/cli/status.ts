@@ -8,9 +8,9 @@ import { newCommand } from './options.ts'
 import type { CommonOptions } from './options.ts'
 import { createOutput } from './output.ts'
 import { chosenRun } from './run-folder.ts'
+import { accessOf, withServer, type ServerOptions } from './server-options.ts'
 
-interface Options extends CommonOptions {
-  readonly nats?: string
+interface Options extends CommonOptions, ServerOptions {
   readonly watch?: true
 }
 
@@ -19,13 +19,12 @@ export function command(): Command {
     'Shows the actors of a run with the version that each holds and how far behind it is, what waits in the queues, and',
     'what each device computes per second. Listens for 2.5 s; changes nothing.',
   ].join('\n')
-  return newCommand('status', about, [
+  const status = newCommand('status', about, [
     ['', 'the newest run here'],
     ['my-run --watch', 'again and again until Ctrl-C'],
-    ['my-run --nats nats://host:4222 --json', 'a run on another server, as one JSON object'],
+    ['my-run --nats nats://host:4222 --creds tap.creds --json', 'a run on another server, as one JSON object'],
   ])
-    .argument('[run]', 'name or folder of a run; the newest in runs/ if left out')
-    .option('--nats <url>', 'NATS server of the run; its own one if left out')
+  return withServer(status.argument('[run]', 'name or folder of a run; the newest in runs/ if left out'))
     .option('--watch', 'go on until Ctrl-C')
     .action(run)
 }
@@ -33,8 +32,9 @@ export function command(): Command {
 async function run(name: string | undefined, options: Options): Promise<void> {
   const output = createOutput(options.json === true)
   const [{ openTap }, { runStatus }] = await Promise.all([import('../tap/open.ts'), import('../status/status.ts')])
-  const where = options.nats === undefined ? chosenRun(name) : name
-  const { tap, close } = await openTap(options.nats, where)
+  const server = await accessOf(options)
+  const where = server === undefined ? chosenRun(name) : name
+  const { tap, close } = await openTap(server, where)
   try {
     await interruptible(async (signal) => {
       for (;;) {

@@ -7,10 +7,10 @@ import { newCommand } from './options.ts'
 import type { CommonOptions } from './options.ts'
 import { createOutput } from './output.ts'
 import { chosenRun } from './run-folder.ts'
+import { accessOf, withServer, type ServerOptions } from './server-options.ts'
 
-interface Options extends CommonOptions {
+interface Options extends CommonOptions, ServerOptions {
   readonly run?: string
-  readonly nats?: string
   readonly since?: string
   readonly follow?: true
   readonly trace?: string
@@ -21,16 +21,16 @@ export function command(): Command {
     'Shows what the actors of a run say to each other, decoded and checked; never slows the run.',
     'Without --since it shows what is said from now on; with it, what the log holds. A run that has ended is read as well.',
   ].join('\n')
-  return newCommand('tap', about, [
+  const tap = newCommand('tap', about, [
     ['', 'the newest run here, from now on'],
     ["'log.verdict.*' --run my-run --since start --json", 'every verdict so far, as JSON lines'],
     ['--since 10m --follow', 'the last ten minutes, and on'],
     ['--since start --trace s3-i5', 'all that has to do with one image task or group'],
-    ["'live.>' --nats nats://host:4222 --run my-run", 'states of the actors, on another server'],
+    ["'live.>' --nats nats://host:4222 --creds tap.creds --run my-run", 'states of the actors, on another server'],
   ])
     .argument('[filter]', 'subject after visplay.<run>., with * and >', '>')
     .option('--run <run>', 'name or folder of a run; the newest in runs/ if left out')
-    .option('--nats <url>', 'NATS server of the run; its own one if left out')
+  return withServer(tap)
     .option('--since <point>', 'start, a sequence number of the log, or how long ago: 90s, 10m, 2h')
     .option('--follow', 'go on with what is said from now on')
     .option('--trace <id>', 'only what belongs to this id or trace')
@@ -48,7 +48,8 @@ async function run(filter: string, options: Options): Promise<void> {
     import('../tap/open.ts'),
     import('../tap/decode.ts'),
   ])
-  const { tap, close } = await openTap(options.nats, options.nats === undefined ? chosenRun(options.run) : options.run)
+  const server = await accessOf(options)
+  const { tap, close } = await openTap(server, server === undefined ? chosenRun(options.run) : options.run)
   const wanted = options.trace === undefined ? () => true : belongsTo(options.trace)
   const columns = process.stdout.isTTY ? process.stdout.columns : Infinity
   try {

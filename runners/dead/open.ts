@@ -8,8 +8,8 @@ import { serverOf } from '../tap/server-of.ts'
 export async function openBus(folder: string): Promise<{ bus: Bus; close: () => Promise<void> }> {
   const closing = new Closing()
   try {
-    const { url, run } = closing.add(await serverOf(folder, 'worker'), (server) => server.stop())
-    const net = closing.add(await connectNet(url, run), (n) => n.close())
+    const { access, run } = closing.add(await serverOf(folder, 'worker'), (server) => server.stop())
+    const net = closing.add(await connectNet(access, run), (n) => n.close())
     return { bus: net.connect(instanceOf('dead')), close: () => closing.close() }
   } catch (error) {
     await closing.close()

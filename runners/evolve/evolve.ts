@@ -1,11 +1,11 @@
 /** A run from beginning to end: model, images, bus, actors, measurements, results; and again after a crash. */
-import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { evalId, versionId } from '../../actors/ids.ts'
 import { embeddingSimilarity } from '../../actors/rewards/similarity.ts'
 import { decodeWeights } from '../../actors/weights-codec.ts'
 import type { Bus, LogRecord } from '../../bus/bus.ts'
-import { withCredentials } from '../../bus/nats/credentials.ts'
+import { accessWith, type Access } from '../../bus/nats/access.ts'
+import type { ServerTls } from '../../bus/nats/certificates.ts'
 import { keepServer } from '../../bus/nats/keep-server.ts'
 import { connectNet } from '../../bus/nats/net.ts'
 import { reclaimTasks } from '../../bus/nats/reclaim.ts'
@@ -20,8 +20,10 @@ import { sayEnded } from './ended.ts'
 import { shareCheckpoint } from './base-checkpoint.ts'
 import { Closing } from './closing.ts'
 import { Guests } from './guests.ts'
+import { invitation, isLoopback } from './invitation.ts'
 import { Leadership } from './leadership.ts'
 import { loadRunModel, writeCheckpoint } from './load.ts'
+import { serverTls } from './server-tls.ts'
 import { NewFolder } from './new-folder.ts'
 import { System } from './system.ts'
 import { Watch } from './watch.ts'
@@ -45,13 +47,14 @@ export async function evolve(config: RunConfig, options: EvolveOptions): Promise
   const closing = new Closing()
   let folder: NewFolder | null = null
   try {
+    const tls = await serverTls(config)
     const model = closing.add(await loadRunModel(config), (m) => m.dispose())
     signal.throwIfAborted()
     if (!resume) folder = await NewFolder.make(config.out, configToYaml(config))
     const world = await prepareWorld(config, config.out, signal)
-    const { net, url } = await openNet(config, closing, (message) => show({ event: 'note', message }))
+    const { net, access } = await openNet(config, tls, closing, (message) => show({ event: 'note', message }))
     folder = null
-    const done = await play(config, options, { model, world, net, url, started, closing })
+    const done = await play(config, options, { model, world, net, access, tls, started, closing })
     show(done)
     return done
   } finally {
@@ -64,44 +67,55 @@ export async function evolve(config: RunConfig, options: EvolveOptions): Promise
 /** `onNote` is told of what takes long, such as installing a server. */
 async function openNet(
   { run, out, bus }: RunConfig,
+  tls: ServerTls | null,
   closing: Closing,
   onNote: (message: string) => void,
-): Promise<{ net: Net; url: string }> {
-  let url = bus.nats
-  if (url === null) {
+): Promise<{ net: Net; access: Access }> {
+  let access: Access
+  if (bus.nats === null) {
     const port = bus.port === null ? {} : { port: bus.port }
-    const options = { storeDir: join(out, 'nats'), onNote, host: bus.listen, run, ...port }
+    const options = { storeDir: join(out, 'nats'), onNote, host: bus.listen, run, ...port, ...(tls && { tls }) }
     const server = closing.add(await keepServer(options, onNote), (s) => s.stop())
-    url = server.url
-    await reclaimTasks(url, run)
+    access = server.access
+    if (tls === null && !isLoopback(bus.listen)) onNote(READABLE)
+    await reclaimTasks(access, run)
+  } else {
+    access = await accessWith(bus.nats, { creds: bus.creds, ca: bus.tls.ca })
   }
   const options = { ackWaitMs: bus.ackWait * 1000 }
-  return { net: closing.add(await connectNet(url, run, options), (net) => net.close()), url }
+  return { net: closing.add(await connectNet(access, run, options), (net) => net.close()), access }
 }
 
-const isLoopback = (host: string): boolean => host === 'localhost' || host === '::1' || host.startsWith('127.')
+const READABLE =
+  'what the machines of this run say to each other can be read in the network: encrypt it with --tls-cert and --tls-key'
+
+/** For everybody who listens to the run: without what the address of the user's own server may hold. */
+function shownConfig(config: RunConfig, { url }: Access): RunConfig {
+  return config.bus.nats === null ? config : { ...config, bus: { ...config.bus, nats: url } }
+}
 
 interface Stage {
   readonly model: Model
   readonly world: RunWorld
   readonly net: Net
   /** Where it is, for those who want to join. */
-  readonly url: string
+  readonly access: Access
+  readonly tls: ServerTls | null
   readonly started: number
   readonly closing: Closing
 }
 
 async function play(config: RunConfig, { show, signal }: EvolveOptions, stage: Stage): Promise<Done> {
   const { run, out } = config
-  const { model, world, net, url, closing, started } = stage
+  const { model, world, net, access, tls, closing, started } = stage
   const bus = net.connect('evolve.main')
-  await bus.putValue('config', config)
+  await bus.putValue('config', shownConfig(config, access))
   await sayEnded(bus, false)
   await shareCheckpoint(bus, config.model.dir, config.bus.nats !== null || !isLoopback(config.bus.listen))
   const from = (await bus.getHead())?.head.version ?? 0
   const about = { model: config.model.dir, device: model.device, recipe: config.recipe, seed: config.seed }
   show({ event: 'start', run, out, ...about, steps: config.steps, from })
-  show({ event: 'join', command: `npx visplay join ${await joinUrl(url, config)} --run ${run}` })
+  show({ event: 'join', ...invitation(config, access, tls) })
   const guests = closing.add(new Guests(bus, (message) => show({ event: 'note', message })), (g) => g.close())
   show({ event: 'images', source: world.source, used: world.images.length, skipped: world.skipped })
   const watch = new Watch(config, from, show)
@@ -133,15 +147,6 @@ async function play(config: RunConfig, { show, signal }: EvolveOptions, stage: S
   const results = { before: held?.before ?? null, after: held?.after ?? null, clean: clean ?? null }
   const steps = (await bus.getHead())!.head.version
   return { event: 'done', run, version, ...results, steps, seconds: (Date.now() - started) / 1000, out }
-}
-
-/** The address for workers; a server on every interface is reached by the name of this machine. */
-async function joinUrl(url: string, { out, bus }: RunConfig): Promise<string> {
-  if (bus.nats !== null) return url
-  const { protocol, port } = new URL(url)
-  const everywhere = bus.listen === '0.0.0.0' || bus.listen === '::'
-  const host = isLoopback(bus.listen) ? '127.0.0.1' : everywhere ? hostname() : bus.listen
-  return withCredentials(`${protocol}//${host}:${port}`, 'worker', join(out, 'nats'))
 }
 
 /** How long the server stays for those who joined to notice the end. */

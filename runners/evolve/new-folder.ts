@@ -1,6 +1,7 @@
 /** The folder of a run that has yet to start. */
 import { readdir, rm, rmdir, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
+import { withoutSecrets } from '../../configs/secrets.ts'
 import { makeFolder } from '../make-folder.ts'
 
 /** What a run writes before its first step. */
@@ -24,7 +25,7 @@ export class NewFolder {
     const made = await makeFolder(dir)
     const folder = new NewFolder(dir, made, await readdir(dir))
     try {
-      await writeFile(join(dir, 'config.yaml'), config)
+      await writeFile(join(dir, 'config.yaml'), config, { mode: withoutSecrets(config) === config ? 0o644 : 0o600 })
     } catch (error) {
       await folder.remove()
       throw error

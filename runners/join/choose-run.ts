@@ -1,12 +1,13 @@
 /** Which run somebody wants to take part in, and its configuration. */
 import type { Bus } from '../../bus/bus.ts'
+import type { Access } from '../../bus/nats/access.ts'
 import { runsAt } from '../../bus/nats/runs.ts'
 import { configSchema, type Config } from '../../configs/schema.ts'
 import { JoinError } from './join-error.ts'
 
 /** The wanted run, or the only one of the server; throws JoinError that names those that there are. */
-export async function chooseRun(url: string, wanted: string | undefined): Promise<string> {
-  const runs = await runsAt(url)
+export async function chooseRun(access: Access, wanted: string | undefined): Promise<string> {
+  const runs = await runsAt(access)
   if (wanted !== undefined) {
     if (runs.includes(wanted)) return wanted
     throw new JoinError(`that server has no run "${wanted}"; it has ${runs.join(', ') || 'none'}`)

@@ -1,5 +1,6 @@
 /** What everybody does who takes part in a run of another process: connect, say so, read its configuration. */
 import type { Bus } from '../../bus/bus.ts'
+import type { Access } from '../../bus/nats/access.ts'
 import { connectNet } from '../../bus/nats/net.ts'
 import type { Net } from '../../bus/net.ts'
 import type { Config } from '../../configs/schema.ts'
@@ -15,12 +16,12 @@ export const LOOK_MS = 500
 
 /** `role` names the process on the bus. Throws JoinError when there is nothing to take part in. */
 export async function enterRun(
-  url: string,
+  access: Access,
   run: string,
   role: string,
   closing: Closing,
 ): Promise<{ net: Net; bus: Bus; config: Config }> {
-  const net = closing.add(await connectNet(url, run), (n) => n.close())
+  const net = closing.add(await connectNet(access, run), (n) => n.close())
   const bus = closing.add(net.connect(instanceOf(role)), (b) => Promise.resolve(sayGoodbye(b)))
   sayHello(bus)
   if (await hasEnded(bus)) throw new JoinError(`run ${run} has ended; there is nothing to do`)

@@ -5,6 +5,7 @@ import { embeddingSimilarity } from '../../actors/rewards/similarity.ts'
 import type { RunActor } from '../../actors/run-actor.ts'
 import { supervisor } from '../../actors/supervisor.ts'
 import type { Bus } from '../../bus/bus.ts'
+import type { Access } from '../../bus/nats/access.ts'
 import type { Net } from '../../bus/net.ts'
 import type { Device } from '../../configs/devices.ts'
 import type { Config } from '../../configs/schema.ts'
@@ -24,7 +25,7 @@ import { enterRun, LOOK_MS } from './enter.ts'
 export type Joinable = Worker | 'optimizer'
 
 export interface JoinOptions {
-  readonly url: string
+  readonly access: Access
   /** The only run of the server if left out. */
   readonly run: string | undefined
   /** How many of each. */
@@ -49,11 +50,11 @@ export type JoinEvent =
 /** Works for a run until it ends; rejects with the signal's reason when it is told to leave. */
 export async function join(options: JoinOptions): Promise<void> {
   const started = Date.now()
-  const { url, show, signal, cache, model: local } = options
+  const { access, show, signal, cache, model: local } = options
   const closing = new Closing()
   try {
-    const run = await chooseRun(url, options.run)
-    const { net, bus, config } = await enterRun(url, run, 'join', closing)
+    const run = await chooseRun(access, options.run)
+    const { net, bus, config } = await enterRun(access, run, 'join', closing)
     const onProgress = (bytes: number, total: number) => show({ event: 'fetching', bytes, total })
     const dir = await fetchCheckpoint(bus, { cache, local, onProgress, signal })
     const { device, threads } = options

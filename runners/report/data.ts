@@ -18,7 +18,7 @@ export interface BeforeAfter {
 
 export interface ReportData {
   readonly run: string
-  /** `config.yaml` as it is. */
+  /** `config.yaml`, without secrets. */
   readonly config: string
   /** Facts of the header, for example `model` → `models/tiny`. */
   readonly facts: Readonly<Record<string, string>>

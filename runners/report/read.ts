@@ -6,6 +6,7 @@ import { galleryLineSchema, metricsLineSchema } from '../../actors/run-files.ts'
 import type { GalleryLine, MetricsLine } from '../../actors/run-files.ts'
 import { readConfig } from '../../configs/load.ts'
 import type { Config } from '../../configs/schema.ts'
+import { withoutSecrets } from '../../configs/secrets.ts'
 import type { AlarmLine, BeforeAfter, DeadLine, EvalLine, GalleryItem, ReportData, StepLine } from './data.ts'
 import { pickGallery } from './pick.ts'
 import { thumbnail } from './thumbnail.ts'
@@ -29,7 +30,7 @@ export async function readReportData(runDir: string): Promise<ReportData> {
   const { pictures, lost } = await readPictures(runDir, items)
   return {
     run: config.run ?? basename(resolve(runDir)),
-    config: await readFile(configFile, 'utf8'),
+    config: withoutSecrets(await readFile(configFile, 'utf8')),
     facts: {
       model: basename(config.model.dir),
       training: TRAINING[config.model.train](config),

@@ -20,9 +20,9 @@ export class Intruder {
   ) {}
 
   static async open(folder: string, run: string): Promise<Intruder> {
-    const { url } = await serverOf(folder, 'owner')
-    const connection = await connectNats({ url, name: 'intruder' })
-    const net = await connectNet(url, run)
+    const { access } = await serverOf(folder, 'owner')
+    const connection = await connectNats({ access, name: 'intruder' })
+    const net = await connectNet(access, run)
     const jsm = await jetstreamManager(connection)
     return new Intruder(run, net.connect('intruder.1'), jetstream(connection), jsm, net, connection)
   }

@@ -44,7 +44,7 @@ export function natsWorld(server: NatsServer): World {
   const nets: Net[] = []
   return {
     open: async () => {
-      const net = await connectNet(server.url, run, { ackWaitMs: ACK_WAIT_MS, patienceMs: 3000 })
+      const net = await connectNet(server.access, run, { ackWaitMs: ACK_WAIT_MS, patienceMs: 3000 })
       nets.push(net)
       return net
     },

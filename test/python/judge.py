@@ -1,6 +1,6 @@
 """A judge in Python, from the published schemas alone: takes the `judge.group` tasks of a run, in the place of its Judge.
 
-usage: python judge.py nats://HOST:PORT RUN          needs nats-py
+usage: python judge.py nats://HOST:PORT RUN [worker.creds]          needs nats-py, and nkeys for a closed run
 """
 
 import asyncio
@@ -8,7 +8,6 @@ import datetime
 import json
 import secrets
 import sys
-import urllib.parse
 
 import nats
 from nats.js.api import ConsumerConfig
@@ -82,10 +81,17 @@ async def verdict(js, run, task, message):
     await message.ack()  # Only now: a task that is acknowledged has its result in the log.
 
 
-async def main(url, run):
-    # Answers come to an inbox of the role that the URL names: nobody else may listen there.
-    user = urllib.parse.urlsplit(url).username
-    client = await nats.connect(url, inbox_prefix=f"_INBOX.{user}" if user else "_INBOX")
+def identity(creds):
+    """Of a file `role:seed`; answers come to an inbox of the role, where nobody else may listen."""
+    if creds is None:
+        return {}
+    with open(creds) as file:
+        role, seed = file.read().strip().split(":")
+    return {"nkeys_seed_str": seed, "inbox_prefix": f"_INBOX.{role}"}
+
+
+async def main(url, run, creds=None):
+    client = await nats.connect(url, **identity(creds))
     js = client.jetstream()
     kv = await js.key_value(f"VISPLAY_{run}")
     holding = asyncio.create_task(hold(kv, "claim.judge.group"))
@@ -100,4 +106,4 @@ async def main(url, run):
     await holding
 
 
-asyncio.run(main(*sys.argv[1:3]))
+asyncio.run(main(*sys.argv[1:4]))
