@@ -2,7 +2,7 @@
  * Model actor: one per device. Owns the model, collects requests, runs them in batches, swaps versions between batches,
  * and stamps every reply with version, device and time.
  */
-import { assign, fromCallback, fromPromise, setup, type EventObject } from 'xstate'
+import { assign, fromCallback, fromPromise, sendTo, setup, type EventObject } from 'xstate'
 import type { Model } from '../models/model.ts'
 import { nextBatch, type Batch, type BatchLimits } from './batcher.ts'
 import { versionId } from './ids.ts'
@@ -37,15 +37,19 @@ const noBatch: (...args: readonly unknown[]) => Batch | null = () => null
 export const modelMachine = setup({
   types: { context: {} as ModelContext, events: {} as ModelEvent },
   actors: {
-    /** Sends `task` for every request. */
+    /** Sends `task` for every request, except between `pause` and `resume`. */
     pull: fromCallback<EventObject>(() => {}),
     /** Sends `head` whenever a version is committed. */
     watchHead: fromCallback<EventObject>(() => {}),
     /** Runs one batch and replies. */
     serve: unprovidedJob<{ batch: Batch; head: Current }>('serve'),
+    /** Loads the newest weights. */
+    mend: unprovidedJob<{ head: Current }>('mend'),
   },
   actions: {
     hold: effect<{ task: ModelTask }>(),
+    /** Gives back what is held. */
+    release: effect<undefined>(),
     /** The newest weights did not load. */
     alarm: effect<{ error: unknown; version: number }>(),
     /** Sets `context.batch` to the next batch, if there is one. */
@@ -106,8 +110,33 @@ export const modelMachine = setup({
         },
       },
     },
-    /** The weights did not load: the model keeps those it has and serves nothing under a wrong version. */
-    broken: { after: { broken: 'planning' } },
+    /**
+     * The weights did not load: the model keeps those it has and serves nothing under a wrong version. Others, whose copy
+     * is sound, get the work: without them there may never be a next version.
+     */
+    broken: {
+      entry: [sendTo('pull', { type: 'pause' }), 'release'],
+      exit: sendTo('pull', { type: 'resume' }),
+      on: { task: { actions: [{ type: 'hold', params: ({ event }) => ({ task: event.task }) }, 'release'] } },
+      initial: 'waiting',
+      states: {
+        waiting: { after: { broken: 'mending' } },
+        mending: {
+          invoke: {
+            src: 'mend',
+            input: ({ context }) => ({ head: context.head! }),
+            onDone: { target: '#model.planning', actions: assign({ broken: 0 }) },
+            onError: {
+              target: 'waiting',
+              actions: {
+                type: 'alarm',
+                params: ({ context, event }) => ({ error: event.error, version: context.head!.version }),
+              },
+            },
+          },
+        },
+      },
+    },
     stopped: { type: 'final' },
   },
 })
@@ -144,9 +173,11 @@ export function modelActor(ports: Ports, options: ModelActorOptions): RunActor {
         version = Math.max(version ?? 0, input.batch.weights ?? input.head.version)
         return server.serve(input.batch, input.head)
       }),
+      mend: fromPromise(({ input }) => server.load(input.head)),
     },
     actions: {
       hold: (_, { task }) => server.hold(task),
+      release: () => server.release(),
       alarm: (_, { error, version: head }) => alarm(ports, head, error),
       plan: assign({
         batch: ({ context }, { idle }) => nextBatch(server.waiting(), context.head?.version ?? null, idle, { maxRows }),

@@ -48,6 +48,17 @@ export class ModelServer {
     this.#held.set(task.key, { task, waiting: describe(task) })
   }
 
+  /** Everything that is held goes to whoever takes it next. */
+  release(): void {
+    for (const key of this.#held.keys()) this.#ports.handOver(key)
+    this.#held.clear()
+  }
+
+  /** Brings the newest weights into the model; rejects when they do not load. */
+  load({ adapter }: Current): Promise<void> {
+    return this.#library.load(adapter)
+  }
+
   /**
    * Runs a batch and replies; a request that fails goes back to the queue alone. Rejects when the newest weights do not
    * load: then everything waits for better ones.

@@ -92,11 +92,19 @@ export class Ports {
     if (!this.#closing) this.#onWarning(message, error)
   }
 
-  /** Sends `task` for every delivery. Stopping it takes no more. */
+  /** Sends `task` for every delivery. Stopping it takes no more; nor does it between `pause` and `resume`. */
   pulling(...sources: readonly TaskSource[]): CallbackActorLogic<EventObject> {
-    return fromCallback<EventObject>(({ sendBack }) =>
-      this.take(sources, (task) => sendBack({ type: 'task', task } as EventObject)),
-    )
+    return fromCallback<EventObject>(({ sendBack, receive }) => {
+      const take = () => this.take(sources, (task) => sendBack({ type: 'task', task } as EventObject))
+      let stop: (() => void) | null = take()
+      receive(({ type }) => {
+        if (type === 'resume') stop ??= take()
+        if (type !== 'pause') return
+        stop?.()
+        stop = null
+      })
+      return () => stop?.()
+    })
   }
 
   /** Calls `begin` for every delivery until the returned function is called. */
@@ -147,6 +155,14 @@ export class Ports {
       else delivery.retry(backoffMs(delivery.deliveries))
     })
     this.warn(`task ${key} did not work out`, error)
+  }
+
+  /** A delivery that somebody else should do, now. */
+  handOver(key: string): void {
+    this.#settle(key, async (delivery) => {
+      delivery.retry(0)
+      return Promise.resolve()
+    })
   }
 
   /** Work that ends when it is told to, and has something to give back first: `close` waits for it. */
@@ -255,12 +271,7 @@ export class Ports {
   /** Gives back what is unfinished, at once, and waits until everything is settled. */
   async close(): Promise<void> {
     this.#closing = true
-    for (const key of [...this.#open.keys()]) {
-      this.#settle(key, async (delivery) => {
-        delivery.retry(0)
-        return Promise.resolve()
-      })
-    }
+    for (const key of [...this.#open.keys()]) this.handOver(key)
     this.#dead.close()
     await Promise.all(this.#settling)
   }

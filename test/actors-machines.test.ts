@@ -49,26 +49,36 @@ describe('model machine', () => {
     expect(actor.getSnapshot().status).toBe('done')
   })
 
-  test('weights that do not load are tried again after a second', async () => {
+  test('weights that do not load are tried again after a second; until then it takes nothing and holds nothing', async () => {
     const clock = new SimulatedClock()
     let tries = 0
+    const seen: string[] = []
+    const load = () => (++tries < 3 ? Promise.reject(new Error('corrupt')) : Promise.resolve())
     const machine = modelMachine.provide({
       actors: {
-        pull: silent,
+        pull: fromCallback<EventObject>(({ receive }) => receive(({ type }) => seen.push(type))),
         watchHead: silent,
-        serve: fromPromise(() => (++tries < 2 ? Promise.reject(new Error('corrupt')) : Promise.resolve())),
+        serve: fromPromise(load),
+        mend: fromPromise(load),
       },
-      actions: { plan: assign({ batch: () => (tries < 2 ? batch : null) }) },
+      actions: {
+        plan: assign({ batch: () => (tries === 0 ? batch : null) }),
+        release: () => seen.push('release'),
+        alarm: () => seen.push('alarm'),
+      },
     })
     const actor = createActor(machine, { clock }).start()
     actor.send(head(0))
     clock.increment(1)
-    await waitFor(actor, (snapshot) => snapshot.value === 'broken')
+    await waitFor(actor, (snapshot) => snapshot.matches({ broken: 'waiting' }))
     clock.increment(999)
-    expect([actor.getSnapshot().value, tries]).toEqual(['broken', 1])
+    expect([actor.getSnapshot().value, tries]).toEqual([{ broken: 'waiting' }, 1])
     clock.increment(1)
+    await waitFor(actor, (snapshot) => snapshot.matches({ broken: 'waiting' }) && tries === 2)
+    clock.increment(1000)
     await waitFor(actor, (snapshot) => snapshot.value === 'lingering')
-    expect(tries).toBe(2)
+    expect(tries).toBe(3)
+    expect(seen).toEqual(['alarm', 'release', 'pause', 'alarm', 'resume'])
   })
 })
 

@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { modelActor } from '../actors/model-actor.ts'
 import type { Ports } from '../actors/ports.ts'
 import { encodeWeights } from '../actors/weights-codec.ts'
-import type { Bus } from '../bus/bus.ts'
+import { BlobError, type Bus } from '../bus/bus.ts'
 import type { Task } from '../bus/messages.ts'
 import { f32, type Weights } from '../models/tensor.ts'
 import { ToyModel, World } from './support/actors-world.ts'
@@ -43,11 +43,26 @@ async function commit(version: number, value = version, adapter?: string): Promi
   return blob
 }
 
-function start(credit = 64) {
-  const own = world.net.connect(`model.${Math.random().toString(36).slice(2)}`)
-  const actor = modelActor(world.ports('model', own), { model, windowMs: 20, credit })
-  return { actor, bus: own }
+function start(credit = 64, wrap: (bus: Bus) => Bus = (own) => own) {
+  const by = `model.${Math.random().toString(36).slice(2)}`
+  const own = world.net.connect(by)
+  const actor = modelActor(world.ports('model', wrap(own)), { model, windowMs: 20, credit })
+  return { actor, bus: own, by }
 }
+
+/** A bus over which one blob arrives corrupt. */
+const damaging =
+  (blob: string) =>
+  (own: Bus): Bus =>
+    new Proxy(own, {
+      get(target, key) {
+        const method = Reflect.get(target, key) as unknown
+        if (typeof method !== 'function') return method
+        const call = (...args: unknown[]) => (method as (...a: unknown[]) => unknown).apply(target, args)
+        if (key !== 'getBlob') return call
+        return (name: string) => (name === blob ? Promise.reject(new BlobError('corrupt on its way')) : call(name))
+      },
+    })
 
 const request = (over: Partial<Task<'model.generate'>> = {}): Task<'model.generate'> => ({
   image,
@@ -181,6 +196,24 @@ describe('model actor', () => {
     await commit(2)
     expect((await waiting).message.data.weights).toBe(2)
     await actor.stop()
+  })
+
+  test('whose copy of a version is corrupt hands its work to others, and it is said once', async () => {
+    await commit(0)
+    const sound = await bus.putBlob(encodeWeights(weightsOf(1)))
+    const unlucky = start(64, damaging(sound))
+    await ask('a')
+    await commit(1, 1, sound)
+    const waiting = ask('b', { minWeights: 1 })
+    await expect.poll(() => unlucky.actor.state()).toMatch(/^broken/)
+    const lucky = start()
+    const { message } = await waiting
+    expect([message.by, message.data.weights]).toEqual([lucky.by, 1])
+    const alarms = []
+    for await (const { id } of bus.read(['alarm'], { follow: false, signal: new AbortController().signal }))
+      alarms.push(id)
+    expect(alarms).toEqual(['bad-weights-v1'])
+    await Promise.all([unlucky.actor.stop(), lucky.actor.stop()])
   })
 
   test('weights that do not fit the model are not served either', async () => {
