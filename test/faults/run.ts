@@ -50,6 +50,8 @@ export class Run {
   readonly #lab: Lab
   readonly #options: RunOptions
   #program: Program | null = null
+  /** How it ended. */
+  #ended: string | null = null
   #tap: { readonly tap: Tap; close(): Promise<void> } | null = null
 
   constructor(lab: Lab, options: RunOptions) {
@@ -76,15 +78,22 @@ export class Run {
 
   async begin(): Promise<void> {
     const { folder, name, steps, port, args, how } = this.#options
-    this.#program = this.#lab.start([...runArgs(folder, name, steps), '--port', String(port), ...args], how)
-    await this.#program.said('join')
+    await this.#watch(this.#lab.start([...runArgs(folder, name, steps), '--port', String(port), ...args], how))
   }
 
   /** Goes on with a run whose process is gone. */
   async resume(how: Circumstances = {}): Promise<void> {
     await this.#closeTap()
-    this.#program = this.#lab.start(['evolve', '--json', '--resume', this.folder], how)
-    await this.#program.said('join')
+    await this.#watch(this.#lab.start(['evolve', '--json', '--resume', this.folder], how))
+  }
+
+  async #watch(program: Program): Promise<void> {
+    this.#program = program
+    this.#ended = null
+    void program.ended.then(({ code, signal, stderr }) => {
+      if (program === this.#program) this.#ended = `it ended with ${code ?? signal}: ${stderr.split('\n').at(-2) ?? ''}`
+    })
+    await program.said('join')
   }
 
   /** A process joins with some actors, and is at work when this resolves. */
@@ -133,11 +142,9 @@ export class Run {
   }
 
   #alive(): boolean {
-    void this.program.ended.then(({ code, signal }) => (this.#ended = `it ended with ${code ?? signal}`))
     if (this.#ended !== null && !this.over) throw new Error(this.#ended)
     return true
   }
-  #ended: string | null = null
 
   async tap(): Promise<Tap> {
     this.#tap ??= await openTap(undefined, this.folder)
