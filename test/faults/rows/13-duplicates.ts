@@ -12,9 +12,13 @@ export const duplicates: Fault = {
     const counts = { 'tasks again': 0, 'results again': 0, 'results refused': 0 }
     const stop = new AbortController()
     lab.finally(async () => Promise.resolve(stop.abort()))
+    const twice = new Set<string>()
     // A message without an id for the server to know it by is what one is after the window.
     const again = async ({ subject, bytes }: Heard): Promise<void> => {
       const rest = subject.split('.').slice(2).join('.')
+      // Not what was said here.
+      if (twice.has(rest)) return
+      twice.add(rest)
       if (rest.startsWith('task.')) {
         if ((await intruder.publish(rest, bytes)) === 'taken') counts['tasks again']++
       } else if (/^log\.(questions|answers|verdict)\./.test(rest)) {
