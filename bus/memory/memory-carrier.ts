@@ -4,6 +4,7 @@ import { Channel } from '../channel.ts'
 import { Lifetime } from '../lifetime.ts'
 import type { EventName, LiveKind, TaskKind } from '../messages.ts'
 import { keyOf, subjects } from '../subjects.ts'
+import { randomHex } from '../trace.ts'
 import type { LogEntry } from './log.ts'
 import type { SharedMemory } from './shared-memory.ts'
 import type { QueuedTask, Taker, TaskQueue } from './task-queue.ts'
@@ -24,6 +25,10 @@ export class MemoryCarrier implements Carrier {
 
   now(): number {
     return this.#net.clock.now()
+  }
+
+  hex(): string {
+    return randomHex()
   }
 
   async publish(kind: TaskKind, id: string, bytes: Uint8Array, again = false): Promise<void> {
