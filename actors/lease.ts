@@ -77,9 +77,16 @@ export function whileHeld(options: HoldOptions, signal: AbortSignal, work: Work)
   let beat = 0
   let seen: Sight | null = null
   let timer: unknown = null
+  let watching = true
   const write = (holder: Holder | null) => bus.moveValue(key, { holder, beat: ++beat }, seen?.revision ?? null)
   return during(work, async (turn) => {
-    const renew = (): void => void write(me).catch(() => {}) // Unanswered: the next sight decides.
+    const renew = (): void => {
+      const sight = seen
+      write(me).catch(() => {
+        // Unanswered: what is seen next decides. Where nothing changes, nothing is seen.
+        if (watching && seen === sight) timer = clock.setTimeout(renew, RENEW_MS)
+      })
+    }
     const see = (sight: Sight): void => {
       seen = sight
       clock.clearTimeout(timer)
@@ -93,6 +100,7 @@ export function whileHeld(options: HoldOptions, signal: AbortSignal, work: Work)
     try {
       await watchLease(options, signal, see)
     } finally {
+      watching = false
       clock.clearTimeout(timer)
       const mine = turn.begun
       await turn.over()

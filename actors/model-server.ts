@@ -61,11 +61,12 @@ export class ModelServer {
 
   /**
    * Runs a batch and replies; a request that fails goes back to the queue alone. Rejects when the newest weights do not
-   * load: then everything waits for better ones.
+   * load, or the log cannot be asked: then everything waits for better times.
    */
   async serve(batch: Batch, head: Current): Promise<void> {
     const version = batch.weights ?? head.version
-    const tasks = batch.keys.map((key) => this.#held.get(key)!.task)
+    const tasks = await this.#unanswered(batch, head)
+    if (tasks.length === 0) return
     try {
       await this.#library.load(version === head.version ? head.adapter : await this.#library.adapterOf(version))
     } catch (error) {
@@ -75,19 +76,22 @@ export class ModelServer {
       return
     }
     for (const { key } of tasks) this.#held.delete(key)
-    const open = await this.#withoutAnswered(tasks, head)
     try {
-      await this.#run(open, version)
+      await this.#run(tasks, version)
     } catch (error) {
-      if (open.length === 1) this.#ports.giveBack(open[0]!.key, error)
+      if (tasks.length === 1) this.#ports.giveBack(tasks[0]!.key, error)
       else
-        for (const task of open)
+        for (const task of tasks)
           await this.#run([task], version).catch((e: unknown) => this.#ports.giveBack(task.key, e))
     }
   }
 
-  /** A request delivered again may have its reply in the log; a gradient of a past version helps nobody any more. */
-  async #withoutAnswered(tasks: readonly ModelTask[], head: Current): Promise<ModelTask[]> {
+  /**
+   * A request delivered again may have its reply in the log; a gradient of a past version helps nobody any more, and its
+   * weights may be gone.
+   */
+  async #unanswered({ keys }: Batch, head: Current): Promise<ModelTask[]> {
+    const tasks = keys.map((key) => this.#held.get(key)!.task)
     const answered = await Promise.all(
       tasks.map(async (task) => {
         if (task.kind === 'model.gradient' && task.data.weights < head.version) return true
@@ -95,7 +99,11 @@ export class ModelServer {
         return (await this.#ports.bus.find(REPLY[task.kind], task.id)) !== null
       }),
     )
-    tasks.forEach((task, i) => answered[i] && this.#ports.ack(task.key))
+    tasks.forEach(({ key }, i) => {
+      if (!answered[i]) return
+      this.#held.delete(key)
+      this.#ports.ack(key)
+    })
     return tasks.filter((_, i) => !answered[i])
   }
 

@@ -255,6 +255,18 @@ export class Ports {
     })
   }
 
+  /** Runs `work` with a signal that aborts after a time by the actor's clock. */
+  async within<T>(ms: number, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const controller = new AbortController()
+    const late = () => controller.abort(new DOMException(`it took longer than ${ms / 1000} s`, 'TimeoutError'))
+    const timer = this.clock.setTimeout(late, ms)
+    try {
+      return await work(controller.signal)
+    } finally {
+      this.clock.clearTimeout(timer)
+    }
+  }
+
   /** Sends `head` with the committed version, at once and whenever it moves. */
   watchingHead(): CallbackActorLogic<EventObject> {
     return fromCallback<EventObject>(({ sendBack }) => {

@@ -124,7 +124,7 @@ export class TrainingJob {
 
   /** The Optimizer before this one died between moving the head and recording it: figures of its gradients are lost. */
   async #recordLost({ version, consumed }: Head): Promise<void> {
-    const batch = await this.book.when(version, 'judged', AbortSignal.timeout(RECOVERY_MS))
+    const batch = await this.#ports.within(RECOVERY_MS, (signal) => this.book.when(version, 'judged', signal))
     if (!batch) return
     const { parts, dropped } = assemble(batch, version - 1, this.#options)
     const trained = new Set(consumed)

@@ -243,7 +243,7 @@ export class CarriedBus implements Bus {
   }
 
   #sender(parent?: Traced): Sender {
-    return { by: this.#carrier.by, now: this.#carrier.now(), parent }
+    return { by: this.#carrier.by, now: this.#carrier.now(), hex: () => this.#carrier.hex(), parent }
   }
 
   /** One alarm per id, however often the message is read. */

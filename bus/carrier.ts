@@ -45,6 +45,8 @@ export interface Carrier extends BlobStore {
   readonly by: string
   /** Milliseconds since the epoch. */
   now(): number
+  /** 32 random hex digits for a trace. */
+  hex(): string
   /** Once per id; `again`: also when a task of this id was published, and is done, a short time ago. */
   publish(kind: TaskKind, id: string, bytes: Uint8Array, again?: boolean): Promise<void>
   pull(kind: TaskKind, credit: number, signal: AbortSignal): AsyncIterable<RawDelivery>

@@ -29,6 +29,8 @@ export interface Sender {
   readonly by: string
   /** Milliseconds since the epoch. */
   readonly now: number
+  /** 32 random hex digits for a trace. */
+  hex(): string
   readonly parent?: Traced | undefined
 }
 
@@ -62,7 +64,7 @@ export async function encode<T>(
   const head = JSON.stringify({
     schema: name,
     version: SCHEMA_VERSION,
-    traceparent: traceparent(sender.parent),
+    traceparent: traceparent(sender.parent, () => sender.hex()),
     at: new Date(sender.now).toISOString(),
     by: sender.by,
   })

@@ -43,11 +43,12 @@ async function commit(version: number, value = version, adapter?: string): Promi
   return blob
 }
 
-function start(credit = 64, wrap: (bus: Bus) => Bus = (own) => own) {
+function start(credit = 64, wrap: (own: Bus) => Bus = (own) => own) {
   const by = `model.${Math.random().toString(36).slice(2)}`
   const own = world.net.connect(by)
-  const actor = modelActor(world.ports('model', wrap(own)), { model, windowMs: 20, credit })
-  return { actor, bus: own, by }
+  const ownPorts = world.ports('model', wrap(own))
+  const actor = modelActor(ownPorts, { model, windowMs: 20, credit })
+  return { actor, bus: own, ports: ownPorts, by }
 }
 
 /** A bus over which one blob arrives corrupt. */
@@ -182,6 +183,43 @@ describe('model actor', () => {
     await expect.poll(async () => (await bus.find('generated', 'b')) !== null && second.actor.state()).toBe('idle')
     expect(model.generated).toBe(computed)
     await second.actor.stop()
+  })
+
+  test('a request stays with it while the log cannot be asked whether it was answered', async () => {
+    await commit(0)
+    await bus.publish('model.generate', 'a', request())
+    const dying = world.net.connect('model.dying')
+    for await (const delivery of dying.pull('model.generate', { credit: 1, signal: signal() })) {
+      delivery.retry()
+      break
+    }
+    let away = 1
+    const { actor } = start(64, (own) => {
+      const find: Bus['find'] = (event, id) => (away-- > 0 ? Promise.reject(new Error('away')) : own.find(event, id))
+      return new Proxy(own, {
+        get: (target, key) => (key === 'find' ? find : (Reflect.get(target, key) as () => unknown).bind?.(target)),
+      })
+    })
+    await bus.await('generated', 'a', signal())
+    expect(world.warnings.join()).toMatch(/serving requests: away/)
+    await actor.stop()
+  })
+
+  test('a gradient of a past version is let go, though its weights are gone', async () => {
+    const old = await commit(0)
+    await commit(1)
+    await bus.deleteBlob(old)
+    await bus.publish('model.gradient', 'late', { step: 1, index: 0, batch: old, weights: 0 })
+    const { actor, ports: own } = start()
+    const acked: string[] = []
+    const ack = own.ack.bind(own)
+    own.ack = (key) => {
+      acked.push(key)
+      ack(key)
+    }
+    await expect.poll(() => acked.join()).toMatch(/^late\./)
+    expect(world.warnings).toEqual([])
+    await actor.stop()
   })
 
   test('a corrupt version is never served: it waits for a sound one', async () => {

@@ -146,6 +146,17 @@ describe.each([
       expect(rest.map((d) => d.id).sort()).toEqual(['g2', 'g3'])
     })
 
+    test('come back when their reader goes away before reading them', async () => {
+      const pull = pulling(b, 3)
+      for (const id of ['g1', 'g2', 'g3']) await a.publish('judge.group', id, judge(id))
+      const [held] = await take(pull, 1)
+      await sleep(50)
+      await pull.return?.()
+      const rest = await take(pulling(a, 3), 2)
+      expect(rest.map((d) => d.id).sort()).toEqual(['g2', 'g3'])
+      await held!.ack()
+    })
+
     test('come back when their process dies', async () => {
       await a.publish('judge.group', 'g1', judge('g1'))
       await world.takeAndDie('judge.group')

@@ -9,10 +9,11 @@ import { MemoryBlobs } from '../bus/memory/blobs.ts'
 import { eventSchemas, taskSchemas } from '../bus/messages.ts'
 import { asyncApi, exampleMessage, jsonSchemas, messages } from '../bus/schema-doc.ts'
 import { keyOf, stores, subjects } from '../bus/subjects.ts'
+import { randomHex } from '../bus/trace.ts'
 
 const utf8 = (value: unknown) => new TextEncoder().encode(typeof value === 'string' ? value : JSON.stringify(value))
 const subject = 'visplay.run.log.dropped.d'
-const sender = { by: 'judge.1', now: 0 }
+const sender = { by: 'judge.1', now: 0, hex: randomHex }
 const dropped = { step: 1, group: 'g', reason: 'r' }
 
 describe('published schemas', () => {

@@ -109,6 +109,23 @@ describe('a lease', () => {
     expect(working).toEqual([winner])
   })
 
+  test('is taken at last by who could not write it at first, though nobody else says anything', async () => {
+    const bus = net.connect('alone.1')
+    let away = 2
+    const wall = new Proxy(bus, {
+      get: (target, property) =>
+        property === 'moveValue' && away-- > 0
+          ? () => Promise.reject(new Error('no connection'))
+          : (Reflect.get(target, property) as () => unknown).bind?.(target),
+    })
+    const alone = play('alone', 'hold', wall)
+    await settle()
+    expect(working).toEqual([])
+    await pass(2 * RENEW_MS)
+    expect(working).toEqual(['alone'])
+    await alone.stop()
+  })
+
   test('is lost by who cannot renew it, as soon as others may believe it free', async () => {
     const bus = net.connect('cut.1')
     let cut = false

@@ -4,6 +4,7 @@ import { Channel } from '../channel.ts'
 import { Lifetime } from '../lifetime.ts'
 import type { EventName, LiveKind, TaskKind } from '../messages.ts'
 import { keyOf, subjects } from '../subjects.ts'
+import { randomHex } from '../trace.ts'
 import type { LogEntry } from './log.ts'
 import type { SharedMemory } from './shared-memory.ts'
 import type { QueuedTask, Taker, TaskQueue } from './task-queue.ts'
@@ -14,6 +15,8 @@ export class MemoryCarrier implements Carrier {
   readonly #net: SharedMemory
   readonly #life: Lifetime
   readonly #held = new Map<QueuedTask, TaskQueue>()
+  /** Nothing was heard from its process for the acknowledgement time. */
+  #silent = false
 
   constructor(net: SharedMemory, by: string) {
     this.run = net.run
@@ -24,6 +27,10 @@ export class MemoryCarrier implements Carrier {
 
   now(): number {
     return this.#net.clock.now()
+  }
+
+  hex(): string {
+    return randomHex()
   }
 
   async publish(kind: TaskKind, id: string, bytes: Uint8Array, again = false): Promise<void> {
@@ -37,24 +44,24 @@ export class MemoryCarrier implements Carrier {
     const channel = new Channel<RawDelivery>()
     let inFlight = 0
     const taker: Taker = {
-      hasCredit: () => inFlight < credit,
+      hasCredit: () => !this.#silent && inFlight < credit,
       take: (task, deliveries) => {
         inFlight++
         this.#held.set(task, queue)
         channel.push(this.#delivery(kind, queue, task, deliveries, () => inFlight--))
       },
     }
-    const stop = this.#life.onEnd(signal, () => {
+    const stop = () => {
       queue.leave(taker)
-      if (!this.#life.closed) for (const unread of channel.cut()) unread.giveBack(0)
-      channel.cut()
-    })
+      for (const unread of channel.cut()) if (!this.#life.closed) unread.giveBack(0)
+    }
+    const forget = this.#life.onEnd(signal, stop)
     if (!signal.aborted) queue.join(taker)
     try {
       yield* channel
     } finally {
+      forget()
       stop()
-      queue.leave(taker)
     }
   }
 
@@ -204,6 +211,23 @@ export class MemoryCarrier implements Carrier {
   /** The process of this bus dies: its tasks come back after the acknowledgement time. */
   crash(): void {
     if (!this.#life.closed) this.#leave(this.#net.ackWaitMs)
+  }
+
+  /**
+   * The process of this bus hangs until the returned function is called: after the acknowledgement time others get what
+   * it holds, and nothing new is handed to it. What it says afterwards counts like anything else.
+   */
+  hang(): () => void {
+    const lapse = () => {
+      this.#silent = true
+      for (const [task, queue] of this.#held) queue.giveBack(task, 0)
+    }
+    const timer = this.#net.clock.setTimeout(lapse, this.#net.ackWaitMs)
+    return () => {
+      this.#net.clock.clearTimeout(timer)
+      this.#silent = false
+      this.#net.dispatch()
+    }
   }
 
   #leave(delayMs: number): void {

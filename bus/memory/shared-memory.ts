@@ -56,6 +56,11 @@ export class SharedMemory {
     return queue
   }
 
+  /** Hands waiting tasks to takers that have credit again. */
+  dispatch(): void {
+    for (const queue of this.#queues.values()) queue.dispatch()
+  }
+
   value(key: string): StoredValue | undefined {
     return this.#values.get(key)
   }

@@ -1,6 +1,10 @@
 /** Work queue of one task kind: credit, redelivery, dedupe. Synchronous and deterministic. */
 import type { Clock } from '../clock.ts'
+import { MAX_DELIVERIES } from '../limits.ts'
 import type { Fate } from './faults.ts'
+
+/** Deliveries of a task that may go wrong: bad luck alone must not kill it. */
+const MOST_MISFORTUNES = MAX_DELIVERIES - 2
 
 /** A task in the queue; `done` once acknowledged or given up. */
 export interface QueuedTask {
@@ -79,12 +83,13 @@ export class TaskQueue {
   #deliver(task: QueuedTask, taker: Taker): void {
     const { fate, ackWaitMs } = this.#options
     task.deliveries++
-    if (fate.drops()) {
+    const lucky = task.deliveries > MOST_MISFORTUNES
+    if (!lucky && fate.drops()) {
       this.#later(ackWaitMs, task, 'first')
       return
     }
     taker.take(task, task.deliveries)
-    if (fate.duplicates()) this.#later(ackWaitMs, task, 'first')
+    if (!lucky && fate.duplicates()) this.#later(ackWaitMs, task, 'first')
   }
 
   #nextTaker(): Taker | undefined {

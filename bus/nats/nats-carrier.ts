@@ -3,6 +3,7 @@ import type { Carrier, RawDelivery, RawRecord, RawValue, ReadOptions } from '../
 import { Lifetime } from '../lifetime.ts'
 import type { EventName, LiveKind, TaskKind } from '../messages.ts'
 import { keyOf, subjects } from '../subjects.ts'
+import { randomHex } from '../trace.ts'
 import type { NatsBlobs } from './blobs.ts'
 import { HeldTasks } from './held-tasks.ts'
 import type { LogTail } from './log-tail.ts'
@@ -33,6 +34,10 @@ export class NatsCarrier implements Carrier {
 
   now(): number {
     return Date.now()
+  }
+
+  hex(): string {
+    return randomHex()
   }
 
   publish(kind: TaskKind, id: string, bytes: Uint8Array, again = false): Promise<void> {

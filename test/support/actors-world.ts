@@ -8,7 +8,7 @@ import type { Net } from '../../bus/net.ts'
 import { batchMetrics } from '../../actors/batch-metrics.ts'
 import { judge } from '../../actors/judge.ts'
 import { modelActor } from '../../actors/model-actor.ts'
-import { optimizer } from '../../actors/optimizer.ts'
+import { optimizer, type Election } from '../../actors/optimizer.ts'
 import { Ports } from '../../actors/ports.ts'
 import { questioner } from '../../actors/questioner.ts'
 import { reasoner } from '../../actors/reasoner.ts'
@@ -40,11 +40,17 @@ export class ToyModel implements Model {
   gradients = 0
   /** Throws for these requests. */
   poison: (request: GenerateRequest) => boolean = () => false
+  /** Its work takes a while. */
+  readonly #pause: () => Promise<unknown>
   #weights: Weights = {
     w: f32(
       Float32Array.from({ length: SIZE }, (_, i) => Math.sin(i)),
       [SIZE],
     ),
+  }
+
+  constructor(pause: () => Promise<unknown> = () => new Promise(setImmediate)) {
+    this.#pause = pause
   }
 
   trainable(): Weights {
@@ -57,7 +63,7 @@ export class ToyModel implements Model {
   }
 
   async generate(requests: readonly GenerateRequest[]): Promise<readonly Generated[]> {
-    await new Promise(setImmediate)
+    await this.#pause()
     this.batches.push(requests.length)
     this.generated += requests.length
     return requests.map((request) => {
@@ -77,19 +83,22 @@ export class ToyModel implements Model {
   }
 
   async logprobs(groups: readonly PolicyGroup[]): Promise<number[][][]> {
-    await new Promise(setImmediate)
+    await this.#pause()
     return groups.map((group) => group.completions.map((c) => c.tokens.map((t) => -t / 1000)))
   }
 
   async policyGradient(groups: readonly PolicyGroup[]): Promise<PolicyGradient> {
-    await new Promise(setImmediate)
+    await this.#pause()
     this.gradients++
     const gradient = new Float32Array(SIZE)
     let tokens = 0
     for (const { completions } of groups) {
       for (const completion of completions) {
         tokens += completion.tokens.length
-        for (const t of completion.tokens) gradient[t % SIZE]! -= completion.advantage * completion.weight
+        for (const t of completion.tokens) {
+          const slope = completion.advantage * completion.weight
+          gradient[t % SIZE]! -= slope * (1 + 0.1 * this.#weights.w!.data[t % SIZE]!)
+        }
       }
     }
     return { gradients: { w: f32(gradient, [SIZE]) }, loss: gradient[0]!, metrics: { token_count: tokens }, tokens }
@@ -98,7 +107,8 @@ export class ToyModel implements Model {
   async dispose(): Promise<void> {}
 }
 
-export interface WorldOptions {
+/** What decides the result of a run. */
+export interface RunSize {
   readonly steps?: number
   readonly images?: number
   readonly perStep?: number
@@ -109,6 +119,9 @@ export interface WorldOptions {
   readonly batchMetrics?: boolean
   readonly questions?: number
   readonly answers?: number
+}
+
+export interface WorldOptions extends RunSize {
   /** The memory bus when left out. */
   readonly net?: Net
   readonly faults?: Faults
@@ -150,7 +163,9 @@ export class World {
   startOne(role: RoleName): RunActor {
     const raw = this.net.connect(`${role}.${++this.#instances}`)
     const bus = this.#options.wrap?.(role, raw) ?? raw
-    const actor = this.#create(role, this.ports(role, bus))
+    const me = { instance: `${role}.${this.#instances}`, name: 'test', version: '1' }
+    const cast = { model: this.model, election: { me, preempt: this.#options.preempt ?? true } }
+    const actor = startRole(role, this.ports(role, bus), this.#options, cast)
     this.actors.set(role, { actor, raw })
     return actor
   }
@@ -206,55 +221,59 @@ export class World {
     await Promise.all([...this.actors.values(), ...this.#others].map(({ actor }) => actor.stop()))
     await this.net.close()
   }
+}
 
-  #create(role: RoleName, ports: Ports): RunActor {
-    const { steps = 2, perStep = 4, images = 6, microBatchImages = 2, maxLag = 0 } = this.#options
-    const { questions = 2, answers = 4, seed = 7 } = this.#options
-    const sampling = { maxNewTokens: 64, temperature: 1, seed, images: perStep }
-    switch (role) {
-      case 'source':
-        return source(ports, {
-          images: Array.from({ length: images }, (_, i) => ({
-            name: `${i}.png`,
-            read: () => Promise.resolve(new TextEncoder().encode(`image ${i}`)),
-          })),
-          perStep,
-          steps,
-          seed,
-          maxLag,
-        })
-      case 'questioner':
-        return questioner(ports, { ...sampling, prompt: 'ask', questions })
-      case 'reasoner':
-        return reasoner(ports, { ...sampling, prompt: '{question}', answers })
-      case 'judge':
-        return judge(ports, { recipe: createJudge('consensus'), similarity: exactSimilarity, images: perStep })
-      case 'model':
-        return modelActor(ports, { model: this.model })
-      case 'optimizer':
-        return optimizer(ports, {
-          election: {
-            me: { instance: `optimizer.${this.#instances}`, name: 'test', version: '1' },
-            preempt: this.#options.preempt ?? true,
-          },
-          base: () => new ToyModel().trainable(),
-          steps,
-          images: perStep,
-          batchMetrics: this.#options.batchMetrics ? batchMetrics(ports.bus) : () => Promise.resolve({}),
-          loss: { loss_type: 'grpo', epsilon: 0.2, epsilon_high: null, delta: null, beta: 0, sampler_cap: null },
-          maxTokens: { questioner: 64, reasoner: 64 },
-          roleWeights: { questioner: 1, reasoner: 1 },
-          microBatchImages,
-          maxLag,
-          betas: [0.9, 0.95],
-          eps: 1e-8,
-          weightDecay: 0,
-          clip: 1,
-          schedule: { kind: 'constant', peak: 0.05, warmup: 0, total: steps },
-          keepVersions: 2,
-          keeps: (version) => version === 0,
-        })
-    }
+/** Whom an actor of a role works with. */
+export interface Cast {
+  readonly model: Model
+  readonly election: Election
+}
+
+/** Starts an actor of a role of this run. */
+export function startRole(role: RoleName, ports: Ports, options: RunSize, { model, election }: Cast): RunActor {
+  const { steps = 2, perStep = 4, images = 6, microBatchImages = 2, maxLag = 0 } = options
+  const { questions = 2, answers = 4, seed = 7 } = options
+  const sampling = { maxNewTokens: 64, temperature: 1, seed, images: perStep }
+  switch (role) {
+    case 'source':
+      return source(ports, {
+        images: Array.from({ length: images }, (_, i) => ({
+          name: `${i}.png`,
+          read: () => Promise.resolve(new TextEncoder().encode(`image ${i}`)),
+        })),
+        perStep,
+        steps,
+        seed,
+        maxLag,
+      })
+    case 'questioner':
+      return questioner(ports, { ...sampling, prompt: 'ask', questions })
+    case 'reasoner':
+      return reasoner(ports, { ...sampling, prompt: '{question}', answers })
+    case 'judge':
+      return judge(ports, { recipe: createJudge('consensus'), similarity: exactSimilarity, images: perStep })
+    case 'model':
+      return modelActor(ports, { model })
+    case 'optimizer':
+      return optimizer(ports, {
+        election,
+        base: () => new ToyModel().trainable(),
+        steps,
+        images: perStep,
+        batchMetrics: options.batchMetrics ? batchMetrics(ports.bus) : () => Promise.resolve({}),
+        loss: { loss_type: 'grpo', epsilon: 0.2, epsilon_high: null, delta: null, beta: 0, sampler_cap: null },
+        maxTokens: { questioner: 64, reasoner: 64 },
+        roleWeights: { questioner: 1, reasoner: 1 },
+        microBatchImages,
+        maxLag,
+        betas: [0.9, 0.95],
+        eps: 1e-8,
+        weightDecay: 0,
+        clip: 1,
+        schedule: { kind: 'constant', peak: 0.05, warmup: 0, total: steps },
+        keepVersions: 2,
+        keeps: (version) => version === 0,
+      })
   }
 }
 
