@@ -84,11 +84,13 @@ export class Lab {
   }
 
   async close(): Promise<void> {
-    for (const program of this.#programs) {
+    for (const work of this.#closing.splice(0).toReversed()) await work()
+    const left = [...this.#programs]
+    for (const program of left) {
       program.kill('SIGCONT')
       program.kill('SIGKILL')
     }
-    for (const work of this.#closing.splice(0).toReversed()) await work()
+    await Promise.all(left.map((program) => program.ended))
   }
 }
 

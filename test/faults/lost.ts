@@ -11,7 +11,8 @@ export async function lostRequests({ run, bus, jsm }: Intruder): Promise<string[
     if (task.startsWith('questioner.image.')) return [askId(id)]
     return task.startsWith('reasoner.question.') ? [answerId(id)] : []
   })
-  const lost: string[] = []
+  // With nothing on the queue at all the Optimizer waits, and only for gradients.
+  const lost = queued.length === 0 ? [`gradients of step ${((await bus.getHead())?.head.version ?? 0) + 1}`] : []
   for (const id of waitedFor) {
     if (queued.includes(`model.generate.${id}`)) continue
     const ends = [bus.find('generated', id), bus.find('dead', deadId('model.generate', id))]

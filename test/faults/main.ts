@@ -62,7 +62,7 @@ async function main({ mutate, ...options }: Options): Promise<void> {
   if (json) process.stdout.write(`${JSON.stringify({ event: 'done', passed, failed, skipped, seconds })}\n`)
   else process.stdout.write(`${passed} passed, ${failed} failed, ${skipped} skipped in ${seconds.toFixed(0)} s\n`)
   if (keep) process.stderr.write(`the runs are in ${dir}\n`)
-  else await rm(dir, { recursive: true, force: true })
+  else await removed(dir)
   if (failed > 0) process.exitCode = 1
 }
 
@@ -94,7 +94,7 @@ async function playMutated(name: string, { json, keep }: Options): Promise<void>
   process.stdout.write(
     json ? `${JSON.stringify(done)}\n` : `${name} (${about}): ${verdict}, broken: ${broken.join(', ')}\n`,
   )
-  if (!keep) await rm(dir, { recursive: true, force: true })
+  if (!keep) await removed(dir)
   // The suite must fail on such a program; that it does not is the worse end.
   process.exitCode = noticed ? 1 : 2
 }
@@ -108,7 +108,7 @@ async function play(fault: Fault, dir: string, reference: Reference): Promise<Re
     if (skipped === null) await fault.run(lab)
   } catch (error) {
     lab.failures.push(failureOf(error))
-    await lab.explain().catch(() => {})
+    await lab.explain().catch((cause: unknown) => lab.failures.push(failureOf(cause)))
   } finally {
     await lab.close().catch((error: unknown) => lab.failures.push(failureOf(error)))
     process.stderr.write('\r\x1b[K')
@@ -122,6 +122,10 @@ async function play(fault: Fault, dir: string, reference: Reference): Promise<Re
   const seconds = (Date.now() - started) / 1000
   return { row, name, passed: failures.length === 0, skipped, failures, recovery, figures, seconds }
 }
+
+/** A server that lost its program goes on writing for a moment. */
+const removed = (dir: string): Promise<void> =>
+  rm(dir, { recursive: true, force: true, maxRetries: 20, retryDelay: 250 })
 
 const failureOf = (error: unknown): Failure => ({
   invariant: 'progress',
