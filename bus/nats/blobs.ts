@@ -32,9 +32,7 @@ export class NatsBlobs {
   }
 
   async get(name: string): Promise<Uint8Array> {
-    const cached = this.#cache.get(name)
-    // A copy, because a caller may write into what it gets.
-    return (cached ?? (await once(this.#gets, name, () => this.#fetch(name)))).slice()
+    return this.#cache.get(name) ?? once(this.#gets, name, () => this.#fetch(name))
   }
 
   async delete(name: string): Promise<void> {
