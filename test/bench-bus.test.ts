@@ -26,7 +26,7 @@ describe.runIf(process.platform === 'linux')('bench --bus', () => {
 
   test('counts the completions of simulated model actors, and what they cost', async () => {
     const settings = { ...SCALE, batchMs: 20, rows: 2, tokens: 3, warmBatches: 2, batches: 20, actors: 3 }
-    const row = await measureScale(fleet, settings, onWarning)
+    const row = await measureScale(fleet, settings, signal, onWarning)
     expect(row).toMatchObject({ row: 'scale', actors: 3, processes: 2 })
     // No device is faster than its clock; a timer may be early by a fraction of a millisecond.
     expect(row.share).toBeGreaterThan(0)
@@ -42,9 +42,17 @@ describe.runIf(process.platform === 'linux')('bench --bus', () => {
 
   test('more tokens are more bytes', async () => {
     const small = { ...SCALE, batchMs: 5, rows: 2, warmBatches: 1, batches: 5, actors: 1 }
-    const few = await measureScale(fleet, { ...small, tokens: 2 }, onWarning)
-    const many = await measureScale(fleet, { ...small, tokens: 200 }, onWarning)
+    const few = await measureScale(fleet, { ...small, tokens: 2 }, signal, onWarning)
+    const many = await measureScale(fleet, { ...small, tokens: 200 }, signal, onWarning)
     expect(many.logBytes - few.logBytes).toBeGreaterThan(198 * 10)
+  })
+
+  test('ends when it is told to', async () => {
+    const settings = { ...SCALE, batchMs: 1, batches: 1e9, actors: 1 }
+    const stop = new AbortController()
+    const endless = measureScale(fleet, settings, stop.signal, onWarning)
+    setTimeout(() => stop.abort(new Error('enough')), 300)
+    await expect(endless).rejects.toThrow('enough')
   })
 
   test('sees every version reach every actor', async () => {

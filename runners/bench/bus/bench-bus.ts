@@ -4,6 +4,7 @@ import { DefaultRun } from './default-run.ts'
 import { Fleet } from './fleet.ts'
 import { measurePaired, type OverheadRow, type TapRow } from './paired-runs.ts'
 import type { BusPart } from './parts.ts'
+import { usageOf } from './proc.ts'
 import { SCALE, sweep, type ScaleRow, type ScaleSettings } from './scale.ts'
 
 export type BusRow = ScaleRow | BroadcastRow | OverheadRow | TapRow
@@ -41,6 +42,7 @@ const BEYOND = 4
 
 export async function* benchBus(options: BusBenchOptions): AsyncGenerator<BusRow> {
   const { parts, processes, actors, steps, rounds, sets, signal, onNote } = options
+  await usageOf(process.pid) // Refused at once where there is no /proc.
   const wants = (part: BusPart) => parts.includes(part)
   if (wants('scale') || wants('broadcast')) {
     const fleet = await Fleet.start(processes, onNote)

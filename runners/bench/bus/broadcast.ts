@@ -94,7 +94,7 @@ async function swap(
   requests: Requests,
   tap: Tap,
   fleet: Fleet,
-  { actors, adapterBytes, version }: BroadcastSettings & { readonly version: number },
+  { actors, adapterBytes, version, signal }: BroadcastSettings & { readonly version: number },
 ): Promise<{ storeMs: number; afterMs: number[] }> {
   const begin = machineClock()
   const move = await prepareVersion(owner, version, adapterBytes)
@@ -102,21 +102,23 @@ async function swap(
   const times: number[] = []
   const forget = fleet.onSwapped((at) => times.push(at))
   const replies = Array.from({ length: actors }, () => requests.ask({ rows: 1, tokens: 1, minWeights: version }))
-  await allHeld(tap, actors)
+  await allHeld(tap, actors, signal)
   const moved = machineClock()
   await move()
   await Promise.all(replies)
+  // Swaps are told by the processes, replies by the log: the last of either may be behind.
   while (times.length < actors) await sleep(1)
   forget()
   return { storeMs, afterMs: times.map((at) => at - moved) }
 }
 
 /** Every actor holds one request: it takes no more. */
-async function allHeld(tap: Tap, actors: number): Promise<void> {
+async function allHeld(tap: Tap, actors: number, signal: AbortSignal): Promise<void> {
   for (;;) {
     const queue = (await tap.queues()).find(({ kind }) => kind === 'model.generate')
     if (queue?.waiting === 0 && queue.inFlight === actors) return
     await sleep(10)
+    signal.throwIfAborted()
   }
 }
 

@@ -57,7 +57,7 @@ export async function* sweep(
   for (let actors = 1, share = 1; actors <= most || (actors <= beyond && share >= SCALES); actors *= 2) {
     signal.throwIfAborted()
     onNote(`${actors} simulated model actors in ${fleet.size} processes`)
-    const row = await measureScale(fleet, { ...settings, actors }, onNote)
+    const row = await measureScale(fleet, { ...settings, actors }, signal, onNote)
     share = row.share
     yield row
   }
@@ -76,6 +76,7 @@ export const SCALES = 0.95
 export function measureScale(
   fleet: Fleet,
   settings: ScaleSettings,
+  signal: AbortSignal,
   onWarning: (message: string) => void,
 ): Promise<ScaleRow> {
   const { actors, rows, tokens, batchMs, warmBatches, batches, inFlight } = settings
@@ -88,10 +89,10 @@ export function measureScale(
     try {
       const replies = new ReplyCounter()
       requests.flood(actors * inFlight, { rows, tokens, minWeights: 0 }, () => replies.count())
-      const begin = await replies.reach(actors * warmBatches)
+      const begin = await replies.reach(actors * warmBatches, signal)
       const before = await observe(fleet, bench)
       // From one reply to another, a whole number of batches of every actor later: so actors in step are counted right.
-      const end = await replies.reach(actors * (warmBatches + batches))
+      const end = await replies.reach(actors * (warmBatches + batches), signal)
       const used = usedSince(before, await observe(fleet, bench))
       const logBytes = await logBytesPerRecord(bench)
       return rowOf(settings, fleet.size, end - begin, used, logBytes)
@@ -111,10 +112,14 @@ class ReplyCounter {
     if (++this.#replies === this.#goal) this.#reached(machineClock())
   }
 
-  /** Resolves with the time of the reply number `goal`, in milliseconds. */
-  async reach(goal: number): Promise<number> {
+  /** Resolves with the time of the reply number `goal`, in milliseconds; rejects when the signal aborts. */
+  async reach(goal: number, signal: AbortSignal): Promise<number> {
+    signal.throwIfAborted()
     this.#goal = goal
-    return new Promise((resolve) => (this.#reached = resolve))
+    return new Promise((resolve, reject) => {
+      this.#reached = resolve
+      signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true })
+    })
   }
 }
 
