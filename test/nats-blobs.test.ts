@@ -3,6 +3,7 @@ import { createHash, randomBytes } from 'node:crypto'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { jetstreamManager } from '@nats-io/jetstream'
 import { Objm, type ObjectStore } from '@nats-io/obj'
 import { connect, type NatsConnection } from '@nats-io/transport-node'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -49,6 +50,38 @@ test.for([0, 1000, 2 * 512 * 1024, 20 * 512 * 1024 + 7])(
     expect(info).toMatchObject({ name, size, chunks: Math.ceil(size / (512 * 1024)), deleted: false })
   },
 )
+
+test('a blob that another client has written is read, in whatever chunks and places', async () => {
+  const [bytes, other] = [randomBytes(1_000_000), randomBytes(1_000_000)]
+  const options = { max_chunk_size: 100_000 }
+  await Promise.all([bytes, other].map((content) => objects.putBlob({ name: nameOf(content), options }, content)))
+  expect(Buffer.compare(await bus.getBlob(nameOf(bytes)), bytes)).toBe(0)
+  expect(Buffer.compare(await bus.getBlob(nameOf(other)), other)).toBe(0)
+})
+
+test('blobs that are written at once are read from where each of their chunks is', async () => {
+  const contents = Array.from({ length: 4 }, () => randomBytes(6_000_000))
+  const names = await Promise.all(contents.map((content) => bus.putBlob(content)))
+  const fresh = await connectNet(server.url, 'blobs')
+  const reader = fresh.connect('test.reader')
+  const read = await Promise.all(names.map((name) => reader.getBlob(name)))
+  expect(read.map((bytes, i) => Buffer.compare(bytes, contents[i]!))).toEqual([0, 0, 0, 0])
+  await fresh.close()
+})
+
+test('a blob that lacks a chunk is an error', async () => {
+  const bytes = randomBytes(5_000_000)
+  const name = await bus.putBlob(bytes)
+  const manager = await jetstreamManager(connection)
+  const { metadata } = (await objects.info(name))!
+  await manager.streams.deleteMessage(
+    `OBJ_${stores.blobs('blobs')}`,
+    Number(metadata!['visplay-chunks']!.split(',')[3]),
+  )
+  const fresh = await connectNet(server.url, 'blobs')
+  await expect(fresh.connect('test.reader').getBlob(name)).rejects.toThrow(/cannot be read back/)
+  await fresh.close()
+})
 
 test('many processes may put the same blob at once', async () => {
   const nets = await Promise.all([1, 2, 3].map(() => connectNet(server.url, 'blobs')))

@@ -4,6 +4,8 @@ import { headers, nuid } from '@nats-io/nats-core'
 
 /** Below the server's `max_payload`; larger chunks gain nothing. */
 const CHUNK_BYTES = 512 * 1024
+/** In the metadata of an object: places of its chunks in the stream, so that a reader need not look for one after the other. */
+export const CHUNK_SEQS = 'visplay-chunks'
 /** Chunks on their way at once. */
 const WINDOW = 16
 
@@ -22,14 +24,16 @@ export async function writeBlob(
   const id = nuid.next()
   const subject = `$O.${bucket}.C.${id}`
   try {
+    const seqs = await writeChunks(js, subject, bytes)
     const entry = {
       name,
       description: '',
       options: { max_chunk_size: CHUNK_BYTES },
+      metadata: { [CHUNK_SEQS]: seqs.join() },
       bucket,
       nuid: id,
       size: bytes.length,
-      chunks: await writeChunks(js, subject, bytes),
+      chunks: seqs.length,
       mtime: new Date().toISOString(),
       digest: `SHA-256=${base64Url(Buffer.from(name.slice('sha256-'.length), 'hex'))}`,
       deleted: false,
@@ -45,8 +49,8 @@ export async function writeBlob(
   }
 }
 
-/** The number of chunks. Rejects when one is not stored, or not behind the one before it. */
-async function writeChunks(js: JetStreamClient, subject: string, bytes: Uint8Array): Promise<number> {
+/** Their places in the stream. Rejects when one is not stored, or not behind the one before it. */
+async function writeChunks(js: JetStreamClient, subject: string, bytes: Uint8Array): Promise<number[]> {
   const acks: Promise<PubAck>[] = []
   for (let at = 0; at < bytes.length; at += CHUNK_BYTES) {
     const ack = js.publish(subject, bytes.subarray(at, at + CHUNK_BYTES))
@@ -57,7 +61,7 @@ async function writeChunks(js: JetStreamClient, subject: string, bytes: Uint8Arr
   const seqs = (await Promise.all(acks)).map(({ seq }) => seq)
   if (seqs.some((seq, i) => i > 0 && seq <= seqs[i - 1]!))
     throw new JetStreamError('chunks of a blob were stored out of order')
-  return seqs.length
+  return seqs
 }
 
 /** With its padding. */

@@ -117,8 +117,12 @@ class ReplyCounter {
     signal.throwIfAborted()
     this.#goal = goal
     return new Promise((resolve, reject) => {
-      this.#reached = resolve
-      signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true })
+      const abort = () => reject(signal.reason as Error)
+      signal.addEventListener('abort', abort, { once: true })
+      this.#reached = (at) => {
+        signal.removeEventListener('abort', abort)
+        resolve(at)
+      }
     })
   }
 }
