@@ -26,6 +26,8 @@ export class ModelServer {
   readonly #model: Model
   readonly #library: WeightLibrary
   readonly #images: BlobCache
+  /** A gradient on its way to the bus. */
+  #storing: Promise<void> = Promise.resolve()
   readonly #held = new Map<string, { readonly task: ModelTask; readonly waiting: Waiting }>()
 
   constructor(ports: Ports, model: Model) {
@@ -173,17 +175,22 @@ export class ModelServer {
     const { gradients, loss, metrics, tokens } = await this.#model.policyGradient(groups, micro.loss)
     const seconds = (this.#ports.clock.now() - started) / 1000
     if (!Number.isFinite(loss)) throw new LostCauseError(`the loss of ${task.id} is ${loss}`)
-    const gradient = await this.#ports.bus.putBlob(encodeWeights(gradients))
-    this.#reply(task, 'gradient', {
+    const bytes = encodeWeights(gradients)
+    const figures = {
       ...this.#stamp(version, seconds),
       step,
       index,
-      gradient,
       loss,
       tokens,
       // Nothing was seen of a figure that is NaN; JSON has no word for it.
       metrics: Object.fromEntries(Object.entries(metrics).filter(([, value]) => Number.isFinite(value))),
-    })
+    }
+    // The next gradient is computed while this one is stored; no more than one waits, however slow the network is.
+    await this.#storing
+    this.#storing = this.#ports.bus.putBlob(bytes).then(
+      (gradient) => this.#reply(task, 'gradient', { ...figures, gradient }),
+      (error: unknown) => this.#ports.giveBack(task.key, error),
+    )
   }
 
   #image(blob: string): ImageSource {

@@ -48,7 +48,7 @@ export async function updateStep(
     return { learned, groups: [], dropped: [...dropped, ...lost], metrics: {}, garbage }
   }
   const weights = await Promise.all(
-    gradients.map(async ({ gradient }) => decodeWeights(await ports.bus.getBlob(gradient), gradient)),
+    gradients.map(async ({ gradient }) => decodeWeights(await ports.bus.viewBlob(gradient), gradient)),
   )
   const next = update(learned, weights, batch.step, options)
   const refused = next.applied ? [] : computed.flatMap((part) => drop(part, 'the gradient is not finite'))

@@ -1,4 +1,7 @@
-/** Brings the weights of a version into a model: fetched by content, verified, a few kept decoded. */
+/**
+ * Brings the weights of a version into a model: fetched by content, verified, a few kept decoded. Actors of one process
+ * share the bytes.
+ */
 import type { Bus } from '../bus/bus.ts'
 import type { Model } from '../models/model.ts'
 import type { Weights } from '../models/tensor.ts'
@@ -25,7 +28,7 @@ export class WeightLibrary {
    */
   async load(adapter: string): Promise<void> {
     if (adapter === this.#loaded) return
-    const weights = this.#decoded.get(adapter) ?? decodeWeights(await this.#bus.getBlob(adapter), adapter)
+    const weights = this.#decoded.get(adapter) ?? decodeWeights(await this.#bus.viewBlob(adapter), adapter)
     this.#model.load(weights)
     this.#loaded = adapter
     this.#decoded.delete(adapter)

@@ -84,6 +84,8 @@ export interface Bus {
   putBlob(bytes: Uint8Array): Promise<string>
   /** Verified bytes; throws BlobError when missing or corrupt. */
   getBlob(name: string): Promise<Uint8Array>
+  /** The same without a copy: everybody in this process gets these bytes, and nobody may write into them. */
+  viewBlob(name: string): Promise<Uint8Array>
   deleteBlob(name: string): Promise<void>
   /** Small run-wide documents (`config`), last write wins. */
   putValue(key: string, value: unknown): Promise<void>

@@ -203,7 +203,11 @@ export class CarriedBus implements Bus {
     return this.#carrier.putBlob(bytes)
   }
 
-  getBlob(name: string): Promise<Uint8Array> {
+  async getBlob(name: string): Promise<Uint8Array> {
+    return (await this.#carrier.getBlob(name)).slice()
+  }
+
+  viewBlob(name: string): Promise<Uint8Array> {
     return this.#carrier.getBlob(name)
   }
 

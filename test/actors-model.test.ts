@@ -1,5 +1,6 @@
 /** The model actor: versions, batches, failures. */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { encodeMicroBatch, type MicroBatch } from '../actors/micro-batch.ts'
 import { modelActor } from '../actors/model-actor.ts'
 import type { Ports } from '../actors/ports.ts'
 import { encodeWeights } from '../actors/weights-codec.ts'
@@ -80,6 +81,18 @@ const request = (over: Partial<Task<'model.generate'>> = {}): Task<'model.genera
 
 const ask = (id: string, over: Partial<Task<'model.generate'>> = {}) =>
   ports.request('model.generate', id, request(over), { signal: signal(), again: false })
+
+/** The same bus with another way to put blobs. */
+const withPut = (own: Bus, putBlob: Bus['putBlob']): Bus =>
+  new Proxy(own, {
+    get: (target, key) => {
+      if (key === 'putBlob') return putBlob
+      const value: unknown = Reflect.get(target, key)
+      return typeof value === 'function' ? (value.bind(target) as unknown) : value
+    },
+  })
+
+const NOTHING = encodeMicroBatch({ loss: {}, groups: [] } as unknown as MicroBatch)
 
 describe('model actor', () => {
   test('serves the newest version and stamps it; waits for the version that a request needs', async () => {
@@ -282,6 +295,43 @@ describe('model actor', () => {
     const task = { image, prompt: 'p', completions: [[1, 2], [3]], minWeights: 0 }
     const reply = await ports.request('model.logprobs', 'l', task, { signal: signal(), again: false })
     expect(reply.message.data).toMatchObject({ weights: 0, logprobs: [[-0.001, -0.002], [-0.003]] })
+    await actor.stop()
+  })
+
+  test('computes the next gradient while one is stored, and no more than that', async () => {
+    await commit(0)
+    const own = world.net.connect('model.slow')
+    let open = () => {}
+    const gate = new Promise<void>((resolve) => (open = resolve))
+    const slow = withPut(own, (bytes) => gate.then(() => own.putBlob(bytes)))
+    const actor = modelActor(world.ports('model', slow), { model })
+    const batch = await bus.putBlob(NOTHING)
+    const replies = [0, 1, 2, 3].map((index) => {
+      const task = { step: 1, index, batch, weights: 0 }
+      return ports.request('model.gradient', `m${index}`, task, { signal: signal(), again: false })
+    })
+    await expect.poll(() => model.gradients).toBe(2)
+    await new Promise((resolve) => setTimeout(resolve, 50))
+    expect(model.gradients).toBe(2)
+    open()
+    const indices = (await Promise.all(replies)).map((r) => r.message.data.index)
+    expect(indices).toEqual([0, 1, 2, 3])
+    expect(model.gradients).toBe(4)
+    await actor.stop()
+  })
+
+  test('a gradient that cannot be stored goes back to the queue', async () => {
+    await commit(0)
+    const own = world.net.connect('model.full')
+    let fails = 1
+    const full = withPut(own, (bytes) => (fails-- > 0 ? Promise.reject(new Error('no room')) : own.putBlob(bytes)))
+    const actor = modelActor(world.ports('model', full), { model })
+    const batch = await bus.putBlob(NOTHING)
+    const task = { step: 1, index: 0, batch, weights: 0 }
+    const reply = await ports.request('model.gradient', 'm', task, { signal: signal(), again: false })
+    expect(reply.message.data.weights).toBe(0)
+    expect(world.warnings.join()).toMatch(/no room/)
+    expect(model.gradients).toBe(2)
     await actor.stop()
   })
 })

@@ -342,7 +342,13 @@ describe.each([
       expect(Buffer.compare(await b.getBlob(name), bytes)).toBe(0)
       ;(await b.getBlob(name))[0]! ^= 1
       expect(Buffer.compare(await b.getBlob(name), bytes)).toBe(0)
+      // Views are of the same bytes, which a writer into a copy does not reach.
+      const views = await Promise.all([b.viewBlob(name), b.viewBlob(name)])
+      expect(views[0]).toBe(views[1])
+      ;(await b.getBlob(name))[0]! ^= 1
+      expect(Buffer.compare(views[0]!, bytes)).toBe(0)
       await expect(a.getBlob(sha)).rejects.toThrow(BlobError)
+      await expect(a.viewBlob(sha)).rejects.toThrow(BlobError)
       await a.deleteBlob(name)
       await expect(a.getBlob(name)).rejects.toThrow(/missing/)
       expect(await a.putBlob(new Uint8Array())).toMatch(/^sha256-e3b0c442/)

@@ -15,7 +15,7 @@ export class MemoryBlobs implements BlobStore {
     const bytes = this.#blobs.get(name)
     if (!bytes) throw missingBlob(name)
     verifyBlob(name, bytes)
-    return Promise.resolve(bytes.slice())
+    return Promise.resolve(bytes)
   }
 
   delete(name: string): void {
@@ -25,6 +25,8 @@ export class MemoryBlobs implements BlobStore {
   corrupt(name: string): void {
     const bytes = this.#blobs.get(name)
     if (!bytes) throw missingBlob(name)
-    bytes[0] = (bytes[0] ?? 0) ^ 1
+    const damaged = bytes.slice()
+    damaged[0] = (damaged[0] ?? 0) ^ 1
+    this.#blobs.set(name, damaged)
   }
 }

@@ -3,12 +3,12 @@ import { LRUCache } from 'lru-cache'
 import { blobName, verifyBlob } from '../blob-name.ts'
 import { BlobError } from '../bus.ts'
 import type { Lifetime } from '../lifetime.ts'
+import { stores } from '../subjects.ts'
 import { patiently } from './patience.ts'
 import { readBlob } from './read-blob.ts'
 import type { Shared } from './shared.ts'
+import { writeBlob } from './write-blob.ts'
 
-/** Below the server's `max_payload`; larger chunks gain nothing. */
-const CHUNK_BYTES = 512 * 1024
 const ATTEMPTS = 3
 
 export class NatsBlobs {
@@ -32,9 +32,7 @@ export class NatsBlobs {
   }
 
   async get(name: string): Promise<Uint8Array> {
-    const cached = this.#cache.get(name)
-    // A copy, because a caller may write into what it gets.
-    return (cached ?? (await once(this.#gets, name, () => this.#fetch(name)))).slice()
+    return this.#cache.get(name) ?? once(this.#gets, name, () => this.#fetch(name))
   }
 
   async delete(name: string): Promise<void> {
@@ -46,7 +44,7 @@ export class NatsBlobs {
     await this.#patiently(`storing blob ${name}`, async () => {
       const info = await this.#shared.objects.info(name)
       if (info !== null && !info.deleted && info.size === bytes.length) return
-      await this.#shared.objects.putBlob({ name, options: { max_chunk_size: CHUNK_BYTES } }, bytes)
+      await writeBlob(this.#shared, stores.blobs(this.#shared.run), name, bytes)
     })
     this.#cache.set(name, bytes)
   }

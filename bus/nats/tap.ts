@@ -102,6 +102,12 @@ export class Tap {
     return queuesOf(await this.js.jetstreamManager(), this.run)
   }
 
+  /** How many read the log at this moment. */
+  async readers(): Promise<number> {
+    const { state } = await (await this.js.jetstreamManager()).streams.info(stores.log(this.run))
+    return state.consumer_count
+  }
+
   /** Bytes of a value of the run, `head` or a document; null when there is none. */
   async value(key: string): Promise<Uint8Array | null> {
     const subject = `$KV.${stores.values(this.run)}.${keyOf(key)}`

@@ -3,6 +3,7 @@ import { type Command, Option } from 'commander'
 import { resolve } from 'node:path'
 import { ARCHITECTURES, type Architecture } from '../bench/architectures.ts'
 import type { BenchRow } from '../bench/bench.ts'
+import { BUS_PARTS, type BusPart } from '../bench/bus/parts.ts'
 import { interruptible } from './interrupt.ts'
 import { type CommonOptions, integer, newCommand } from './options.ts'
 import { createOutput, type Output } from './output.ts'
@@ -13,28 +14,48 @@ interface Options extends CommonOptions {
   readonly arch?: Architecture
   readonly quick?: true
   readonly threads: number
+  /** True without parts: all. */
+  readonly bus?: true | readonly BusPart[]
+  readonly actors: number
 }
 
 export function command(): Command {
   const about = [
     'Measures rollouts, updates and whole GRPO steps, with and without the token tree, beside the rate of plain matrix',
     'products. Models have real dimensions and random weights; --model measures a checkpoint of yours.',
+    '',
+    'With --bus it measures the bus, on a NATS server of its own (Linux only):',
+    '  scale      completions/s, cores and bytes for ever more model actors,',
+    '             each with a simulated device of 200 ms per batch',
+    '  broadcast  from the commit of a 10 MB version to its swap in every actor',
+    '  overhead   the same steps of the default run over NATS and in memory',
+    '  tap        the same steps with and without a tap that listens',
   ].join('\n')
   return newCommand('bench', about, [
     ['', 'the tiny model and SmolVLM-256M, at 256 and 512 pixels'],
     ['--arch tiny --quick --json', 'one row per measurement'],
     ['--model ./SmolVLM-256M-Instruct', 'a checkpoint'],
+    ['--bus', 'the bus, all parts, about ten minutes'],
+    ['--bus scale broadcast --actors 16 --json', 'some parts'],
   ])
     .option('--model <dir>', 'folder of a Hugging Face checkpoint of the SmolVLM family')
     .addOption(new Option('--arch <name>', 'only this architecture').choices(ARCHITECTURES))
     .option('--quick', 'fewer repetitions and only the small picture')
     .option('--threads <n>', 'CPU threads; 0 = the cores of the machine', integer(0), 0)
+    .addOption(new Option('--bus [parts...]', 'the bus instead of models: all, or some parts').choices(BUS_PARTS))
+    .option('--actors <n>', 'with --bus: simulated model actors; a sweep goes on to four times as many', integer(1), 64)
     .action(run)
 }
 
-async function run({ model, arch, quick, threads, json }: Options): Promise<void> {
+async function run({ model, arch, quick, threads, json, bus, actors }: Options): Promise<void> {
   if (model !== undefined && arch !== undefined) throw new UsageError('give either --model or --arch, not both')
   const output = createOutput(json === true)
+  if (bus !== undefined) {
+    if (model !== undefined || arch !== undefined)
+      throw new UsageError('--bus measures no model: leave out --model and --arch')
+    const { benchBusCommand } = await import('./bench-bus.ts')
+    return benchBusCommand({ parts: bus === true ? BUS_PARTS : bus, actors, quick: quick === true }, output)
+  }
   const [{ benchGemm, benchSubject }, { subjects }] = await Promise.all([
     import('../bench/bench.ts'),
     import('../bench/subjects.ts'),

@@ -7,6 +7,7 @@ import { interruptible } from './interrupt.ts'
 import { newCommand } from './options.ts'
 import type { CommonOptions } from './options.ts'
 import { createOutput } from './output.ts'
+import { table } from './table.ts'
 import { chosenRun } from './run-folder.ts'
 import { accessOf, withServer, type ServerOptions } from './server-options.ts'
 
@@ -76,15 +77,4 @@ function textOf({ version, epoch, actors, queues, devices, dead, alarms, log }: 
     ),
     '',
   ].join('\n')
-}
-
-/** Lines of a table under a blank line; none without rows. Numbers to the right. */
-function table(head: readonly string[], rows: readonly (readonly (string | number)[])[]): string[] {
-  if (rows.length === 0) return []
-  const cells = [head, ...rows].map((row) => row.map(String))
-  const widths = head.map((_, c) => Math.max(...cells.map((row) => row[c]!.length)))
-  const isNumber = head.map((_, c) => cells.slice(1).every((row) => /^-?[\d.]*$/.test(row[c]!)))
-  const line = (row: readonly string[]) =>
-    row.map((cell, c) => (isNumber[c] ? cell.padStart(widths[c]!) : cell.padEnd(widths[c]!))).join('  ')
-  return ['', ...cells.map((row) => `  ${line(row)}`.trimEnd())]
 }

@@ -1,0 +1,39 @@
+/** A run on a NATS server of its own, in a folder that is removed afterwards. */
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { withCredentials } from '../../../bus/nats/credentials.ts'
+import { connectNet } from '../../../bus/nats/net.ts'
+import { startServer } from '../../../bus/nats/server.ts'
+import type { Net } from '../../../bus/net.ts'
+import { Closing } from '../../evolve/closing.ts'
+
+export interface BenchRun {
+  readonly run: string
+  readonly net: Net
+  readonly serverPid: number
+  /** For processes that join as workers. */
+  readonly workerUrl: string
+  /** For a tap. */
+  readonly tapUrl: string
+  /** For files of the run. */
+  readonly dir: string
+}
+
+/** Does `job` with the owner's connection to a fresh run; the server is closed to all but its roles, as that of any run. */
+export async function withRun<T>(run: string, job: (bench: BenchRun) => Promise<T>): Promise<T> {
+  const closing = new Closing()
+  try {
+    const dir = closing.add(await mkdtemp(join(tmpdir(), 'visplay-bench-')), (d) => rm(d, { recursive: true }))
+    const storeDir = join(dir, 'nats')
+    const server = closing.add(await startServer({ storeDir, run }), (s) => s.stop())
+    const net = closing.add(await connectNet(server.url, run), (n) => n.close())
+    const [workerUrl, tapUrl] = await Promise.all([
+      withCredentials(server.url, 'worker', storeDir),
+      withCredentials(server.url, 'tap', storeDir),
+    ])
+    return await job({ run, net, serverPid: server.pid, workerUrl, tapUrl, dir })
+  } finally {
+    await closing.close()
+  }
+}
