@@ -22,7 +22,7 @@ let objects: ObjectStore
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), 'visplay-blobs-'))
   server = await startServer({ storeDir: dir })
-  net = await connectNet(server.url, 'blobs')
+  net = await connectNet(server.access, 'blobs')
   bus = net.connect('test.1')
   connection = await connect({ servers: server.url })
   objects = await new Objm(connection).open(stores.blobs('blobs'))
@@ -62,7 +62,7 @@ test('a blob that another client has written is read, in whatever chunks and pla
 test('blobs that are written at once are read from where each of their chunks is', async () => {
   const contents = Array.from({ length: 4 }, () => randomBytes(6_000_000))
   const names = await Promise.all(contents.map((content) => bus.putBlob(content)))
-  const fresh = await connectNet(server.url, 'blobs')
+  const fresh = await connectNet(server.access, 'blobs')
   const reader = fresh.connect('test.reader')
   const read = await Promise.all(names.map((name) => reader.getBlob(name)))
   expect(read.map((bytes, i) => Buffer.compare(bytes, contents[i]!))).toEqual([0, 0, 0, 0])
@@ -78,18 +78,18 @@ test('a blob that lacks a chunk is an error', async () => {
     `OBJ_${stores.blobs('blobs')}`,
     Number(metadata!['visplay-chunks']!.split(',')[3]),
   )
-  const fresh = await connectNet(server.url, 'blobs')
+  const fresh = await connectNet(server.access, 'blobs')
   await expect(fresh.connect('test.reader').getBlob(name)).rejects.toThrow(/cannot be read back/)
   await fresh.close()
 })
 
 test('many processes may put the same blob at once', async () => {
-  const nets = await Promise.all([1, 2, 3].map(() => connectNet(server.url, 'blobs')))
+  const nets = await Promise.all([1, 2, 3].map(() => connectNet(server.access, 'blobs')))
   const bytes = randomBytes(3_000_000)
   const buses = nets.map((n, i) => n.connect(`test.put${i}`))
   const names = await Promise.all(buses.map((b) => b.putBlob(bytes)))
   expect(new Set(names)).toEqual(new Set([nameOf(bytes)]))
-  const fresh = await connectNet(server.url, 'blobs')
+  const fresh = await connectNet(server.access, 'blobs')
   expect(Buffer.compare(await fresh.connect('test.get').getBlob(nameOf(bytes)), bytes)).toBe(0)
   await Promise.all([...nets, fresh].map((n) => n.close()))
 })

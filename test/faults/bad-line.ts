@@ -3,6 +3,7 @@
  * is that of each direction. A lost segment shows in TCP as a pause until it is sent again; so it does here.
  */
 import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { rng } from '../support/rng.ts'
 
 export interface Quality {
@@ -87,17 +88,21 @@ export class BadLine {
   /** In order: what was lost holds up what comes after it. */
   #carry(from: Socket, to: Socket, connection: Connection): void {
     let arrives = 0
+    let before = Promise.resolve()
     from.on('data', (bytes: Buffer) => {
       if (connection.deaf) return
       const { delay, loss } = this.#quality
       const segments = Math.ceil(bytes.length / SEGMENT_BYTES)
       const again = Array.from({ length: segments }, () => this.#random() < loss).filter(Boolean).length
       this.lost += again
-      const now = performance.now()
       // Segments under way together are sent again together.
-      arrives = Math.max(now + delay, arrives) + (again > 0 ? RESEND_MS : 0)
-      if (arrives <= now) to.write(bytes)
-      else setTimeout(() => to.writable && to.write(bytes), arrives - now)
+      arrives = Math.max(performance.now() + delay, arrives) + (again > 0 ? RESEND_MS : 0)
+      const at = arrives
+      before = before.then(async () => {
+        const wait = at - performance.now()
+        if (wait > 0) await sleep(wait)
+        if (to.writable && !connection.deaf) to.write(bytes)
+      })
     })
   }
 }

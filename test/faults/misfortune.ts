@@ -2,7 +2,7 @@
  * What can be made to go wrong inside one process, at a chosen place: the program itself knows nothing of it. Methods of
  * its classes and of Node are wrapped before it starts.
  */
-import { Objm } from '@nats-io/obj'
+import { JetStreamClientImpl } from '@nats-io/jetstream/internal'
 import fs from 'node:fs'
 import { syncBuiltinESMExports } from 'node:module'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -93,28 +93,19 @@ function dieAt(at: Failpoint, step: number): void {
   if (at === 'checkpoint') dieInCheckpoint()
 }
 
-interface Publisher {
-  publish(subject: string, bytes: Uint8Array, options?: unknown): Promise<unknown>
-}
-
 /** After the second whole chunk: some of the blob is on the server, most of it is not. */
 function dieInBlob(when: () => boolean): void {
   let chunks = 0
-  const dying = (js: Publisher): void =>
-    wrap(js, 'publish', (publish) => async (subject, bytes, options) => {
-      const sent = await publish.call(js, subject, bytes, options)
-      if (when() && bytes.length === FULL_CHUNK && ++chunks === 2) await dieNow()
-      return sent
-    })
-  for (const name of ['create', 'open'] as const) {
-    const old = Objm.prototype[name] as (...args: unknown[]) => Promise<unknown>
-    const opening = async function (this: Objm, ...args: unknown[]): Promise<unknown> {
-      const store = await old.apply(this, args)
-      dying((store as { js: Publisher }).js)
-      return store
-    }
-    Object.assign(Objm.prototype, { [name]: opening })
-  }
+  wrap(
+    JetStreamClientImpl.prototype,
+    'publish',
+    (old) =>
+      async function (this: JetStreamClientImpl, subject, payload, options) {
+        const sent = await old.call(this, subject, payload, options)
+        if (when() && payload?.length === FULL_CHUNK && ++chunks === 2) await dieNow()
+        return sent
+      },
+  )
 }
 
 /** Between the files of the checkpoint and the rename that makes it whole. */

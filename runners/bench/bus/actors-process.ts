@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { connect } from 'node:net'
 import { modelActor } from '../../../actors/model-actor.ts'
 import { Ports } from '../../../actors/ports.ts'
+import { accessWith } from '../../../bus/nats/access.ts'
 import { connectNet } from '../../../bus/nats/net.ts'
 import { Closing } from '../../evolve/closing.ts'
 import { instanceOf } from '../../evolve/instance.ts'
@@ -14,8 +15,8 @@ let running = new Closing()
 
 const say = (answer: Answer): void => void process.send?.(answer)
 
-async function start({ url, run, actors, adapterBytes, rows, credit, ...device }: StartCommand): Promise<void> {
-  const net = running.add(await connectNet(url, run), (n) => n.close())
+async function start({ url, creds, run, actors, adapterBytes, rows, credit, ...device }: StartCommand): Promise<void> {
+  const net = running.add(await connectNet(await accessWith(url, { creds }), run), (n) => n.close())
   for (let i = 0; i < actors; i++) {
     const onWarning = (message: string, error: unknown) =>
       say({ said: 'warned', message: `${message}: ${String(error)}` })

@@ -2,7 +2,7 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { withCredentials } from '../../../bus/nats/credentials.ts'
+import { credentialsFile } from '../../../bus/nats/credentials.ts'
 import { connectNet } from '../../../bus/nats/net.ts'
 import { startServer } from '../../../bus/nats/server.ts'
 import type { Net } from '../../../bus/net.ts'
@@ -12,10 +12,11 @@ export interface BenchRun {
   readonly run: string
   readonly net: Net
   readonly serverPid: number
-  /** For processes that join as workers. */
-  readonly workerUrl: string
-  /** For a tap. */
-  readonly tapUrl: string
+  readonly url: string
+  /** Credentials of processes that join as workers. */
+  readonly workerCreds: string
+  /** Of a tap. */
+  readonly tapCreds: string
   /** For files of the run. */
   readonly dir: string
 }
@@ -27,12 +28,9 @@ export async function withRun<T>(run: string, job: (bench: BenchRun) => Promise<
     const dir = closing.add(await mkdtemp(join(tmpdir(), 'visplay-bench-')), (d) => rm(d, { recursive: true }))
     const storeDir = join(dir, 'nats')
     const server = closing.add(await startServer({ storeDir, run }), (s) => s.stop())
-    const net = closing.add(await connectNet(server.url, run), (n) => n.close())
-    const [workerUrl, tapUrl] = await Promise.all([
-      withCredentials(server.url, 'worker', storeDir),
-      withCredentials(server.url, 'tap', storeDir),
-    ])
-    return await job({ run, net, serverPid: server.pid, workerUrl, tapUrl, dir })
+    const net = closing.add(await connectNet(server.access, run), (n) => n.close())
+    const [workerCreds, tapCreds] = [credentialsFile(storeDir, 'worker'), credentialsFile(storeDir, 'tap')]
+    return await job({ run, net, serverPid: server.pid, url: server.url, workerCreds, tapCreds, dir })
   } finally {
     await closing.close()
   }

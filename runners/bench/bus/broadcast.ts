@@ -5,6 +5,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Bus } from '../../../bus/bus.ts'
+import { accessWith } from '../../../bus/nats/access.ts'
 import { Tap } from '../../../bus/nats/tap.ts'
 import { digits, median } from '../measure.ts'
 import { withRun } from './bench-server.ts'
@@ -45,12 +46,12 @@ export interface BroadcastRow {
 export function measureBroadcast(fleet: Fleet, settings: BroadcastSettings): Promise<BroadcastRow> {
   const { actors, adapterBytes, versions, signal, onNote } = settings
   return withRun('broadcast', async (bench) => {
-    const { run, workerUrl: url, net } = bench
+    const { run, url, workerCreds: creds, net } = bench
     const owner = net.connect('bench.owner')
     await commitVersion(owner, 0, adapterBytes)
-    await fleet.startActors({ url, run, actors, batchMs: 0, tokens: 1, rows: 1, adapterBytes, credit: 1 })
+    await fleet.startActors({ url, creds, run, actors, batchMs: 0, tokens: 1, rows: 1, adapterBytes, credit: 1 })
     const requests = await Requests.open(net, onNote)
-    const tap = await Tap.open(bench.tapUrl, run)
+    const tap = await Tap.open(await accessWith(url, { creds: bench.tapCreds }), run)
     const bounds: { actor: number; process: number }[] = []
     const swaps: number[][] = []
     const stores: number[] = []

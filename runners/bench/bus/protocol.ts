@@ -6,6 +6,8 @@ export const commandSchema = z.discriminatedUnion('do', [
   z.object({
     do: z.literal('start'),
     url: z.string(),
+    /** File of credentials. */
+    creds: z.string(),
     run: z.string(),
     actors: z.number().int().min(0),
     batchMs: z.number().min(0),

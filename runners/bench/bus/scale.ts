@@ -1,5 +1,6 @@
 /** How many model actors one server feeds: throughput beside the ideal, and what the bus costs per completion. */
 import { availableParallelism } from 'node:os'
+import { accessWith } from '../../../bus/nats/access.ts'
 import { Tap } from '../../../bus/nats/tap.ts'
 import { digits } from '../measure.ts'
 import { withRun, type BenchRun } from './bench-server.ts'
@@ -81,10 +82,10 @@ export function measureScale(
 ): Promise<ScaleRow> {
   const { actors, rows, tokens, batchMs, warmBatches, batches, inFlight } = settings
   return withRun(`scale-${actors}`, async (bench) => {
-    const { run, workerUrl: url, net } = bench
+    const { run, url, workerCreds: creds, net } = bench
     const owner = net.connect('bench.owner')
     await commitVersion(owner, 0, 1)
-    await fleet.startActors({ url, run, actors, batchMs, tokens, rows, adapterBytes: 1, credit: null })
+    await fleet.startActors({ url, creds, run, actors, batchMs, tokens, rows, adapterBytes: 1, credit: null })
     const requests = await Requests.open(net, onWarning)
     try {
       const replies = new ReplyCounter()
@@ -156,8 +157,8 @@ function usedSince(before: Observed, after: Observed): Observed {
 }
 
 /** The log holds replies and one version. */
-async function logBytesPerRecord({ tapUrl, run }: BenchRun): Promise<number> {
-  const tap = await Tap.open(tapUrl, run)
+async function logBytesPerRecord({ url, tapCreds, run }: BenchRun): Promise<number> {
+  const tap = await Tap.open(await accessWith(url, { creds: tapCreds }), run)
   const { bytes, records } = await tap.counts('generated').finally(() => tap.close())
   return bytes / records
 }

@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { accessWith, type Access } from '../../../bus/nats/access.ts'
 import { Tap } from '../../../bus/nats/tap.ts'
 import { PACKAGE_ROOT } from '../../../configs/load.ts'
 import type { BenchRun } from './bench-server.ts'
@@ -15,8 +16,8 @@ export interface ListeningTap {
 }
 
 /** Resolves when it listens. */
-export async function startTap({ tapUrl, run }: BenchRun): Promise<ListeningTap> {
-  const args = ['tap', '--follow', '--json', '--nats', tapUrl, '--run', run]
+export async function startTap({ url, tapCreds, run }: BenchRun): Promise<ListeningTap> {
+  const args = ['tap', '--follow', '--json', '--nats', url, '--creds', tapCreds, '--run', run]
   const child = spawn(process.execPath, [join(PACKAGE_ROOT, 'runners', 'bin.mjs'), ...args], { stdio: 'ignore' })
   const exited = once(child, 'exit')
   const end = async () => {
@@ -24,7 +25,7 @@ export async function startTap({ tapUrl, run }: BenchRun): Promise<ListeningTap>
     await exited
   }
   try {
-    await untilRead(tapUrl, run, () => child.exitCode !== null)
+    await untilRead(await accessWith(url, { creds: tapCreds }), run, () => child.exitCode !== null)
     const before = await usageOf(child.pid!)
     return { used: async () => usedBetween(before, await usageOf(child.pid!)).coreSeconds, end }
   } catch (error) {
@@ -34,8 +35,8 @@ export async function startTap({ tapUrl, run }: BenchRun): Promise<ListeningTap>
 }
 
 /** Until somebody reads the log of the run. */
-async function untilRead(url: string, run: string, gone: () => boolean): Promise<void> {
-  const tap = await Tap.open(url, run)
+async function untilRead(access: Access, run: string, gone: () => boolean): Promise<void> {
+  const tap = await Tap.open(access, run)
   try {
     while ((await tap.readers()) === 0) {
       if (gone()) throw new Error('visplay tap has ended instead of listening')
