@@ -1,5 +1,5 @@
 /** Requests that nobody will answer any more: follows `dead` events, so that a caller does not wait for ever. */
-import type { Bus } from '../bus/bus.ts'
+import type { LogRecord } from '../bus/bus.ts'
 import type { TaskKind } from '../bus/messages.ts'
 import { deadId } from '../bus/subjects.ts'
 
@@ -16,15 +16,19 @@ export class DeadTaskError extends LostCauseError {
   }
 }
 
+type Death = LogRecord<'dead'> | LogRecord<'retried'>
+/** Tells of each such record of the log, old and new, until the signal aborts; a reader that breaks begins again. */
+export type ReadDeaths = (signal: AbortSignal, tell: (death: Death) => void) => Promise<void>
+
 export class DeadTasks {
-  readonly #bus: Bus
+  readonly #read: ReadDeaths
   readonly #causes = new Map<string, string>()
   readonly #waiting = new Map<string, (cause: string) => void>()
   readonly #closing = new AbortController()
   #following = false
 
-  constructor(bus: Bus) {
-    this.#bus = bus
+  constructor(read: ReadDeaths) {
+    this.#read = read
   }
 
   /** Runs `wait` with a signal; rejects, and aborts that signal, when the task is given up or `signal` aborts. */
@@ -64,20 +68,13 @@ export class DeadTasks {
   #follow(): void {
     if (this.#following) return
     this.#following = true
-    const follow = async () => {
-      const { signal } = this.#closing
-      for await (const { event, message } of this.#bus.read(['dead', 'retried'], { follow: true, signal })) {
-        const key = deadId(message.data.kind as TaskKind, message.data.id)
-        if (event === 'retried') this.#causes.delete(key)
-        else {
-          this.#causes.set(key, message.data.cause)
-          this.#waiting.get(key)?.(message.data.cause)
-        }
+    void this.#read(this.#closing.signal, ({ event, message }) => {
+      const key = deadId(message.data.kind as TaskKind, message.data.id)
+      if (event === 'retried') this.#causes.delete(key)
+      else {
+        this.#causes.set(key, message.data.cause)
+        this.#waiting.get(key)?.(message.data.cause)
       }
-    }
-    follow().catch(() => {
-      // The next request follows again: a bus that broke is noticed by everything else that uses it.
-      this.#following = false
     })
   }
 }

@@ -79,7 +79,7 @@ export class Ports {
     this.clock = options.clock ?? systemClock
     this.#onWarning = options.onWarning ?? (() => {})
     this.#replaces = options.replaces ?? null
-    this.#dead = new DeadTasks(bus)
+    this.#dead = new DeadTasks((signal, tell) => this.follow<'dead' | 'retried'>(['dead', 'retried'], signal, tell))
   }
 
   /** Deliveries held by this actor. */

@@ -99,14 +99,26 @@ export class CarriedBus implements Bus {
     else await this.#die(kind, raw, `${cause} at the last of ${MAX_DELIVERIES} deliveries`)
   }
 
-  /** The event goes first: a crash in between leaves a task that dies again, under the same id. */
+  /**
+   * The event goes first: a crash in between leaves a task that dies again, under the same id. One whose end cannot be
+   * told goes back, lest it is held for ever.
+   */
   async #die(kind: TaskKind, raw: RawDelivery, cause: string): Promise<void> {
+    try {
+      await this.#recordDeath(kind, raw, cause)
+    } catch (error) {
+      raw.giveBack(1000)
+      throw error
+    }
+    await raw.done()
+  }
+
+  async #recordDeath(kind: TaskKind, raw: RawDelivery, cause: string): Promise<void> {
     const deliveries = Math.min(raw.deliveries, MAX_DELIVERIES)
     const task = await this.#carrier.putBlob(raw.bytes)
     const attempt = await this.#attempt(kind, raw.id)
     const id = attempt === 0 ? deadId(kind, raw.id) : retriedId(kind, raw.id, attempt)
     await this.append('dead', id, { kind, id: raw.id, cause, deliveries, task })
-    await raw.done()
   }
 
   /** How often a task that had been given up was put on the queue again. */

@@ -1,0 +1,26 @@
+/** Whole runs under seeded misfortune; `node --import tsx test/faults/simulate.ts` plays ten thousand of them. */
+import { expect, test } from 'vitest'
+import { addCounts, simulate, type Story } from './faults/simulation.ts'
+
+const SEEDS = 60
+
+test('whatever goes wrong, the run ends with the versions of the undisturbed one, and nothing counts twice', async () => {
+  let counts: Story['counts'] | null = null
+  for (let seed = 1; seed <= SEEDS; seed++) {
+    const { violations, counts: more } = await simulate(seed)
+    expect(violations, `replay: node --import tsx test/faults/simulate.ts --seed ${seed}`).toEqual([])
+    counts = addCounts(counts, more)
+  }
+  for (const [misfortune, times] of Object.entries(counts!)) expect(times, misfortune).toBeGreaterThan(0)
+  expect(counts!.crashes).toBeGreaterThan(SEEDS)
+})
+
+test('a seed tells the same story each time, another seed another', async () => {
+  for (const seed of [7, 8, 40]) {
+    const [first, again] = [await simulate(seed), await simulate(seed)]
+    expect(again.lines).toEqual(first.lines)
+    expect(again.hash).toBe(first.hash)
+    expect(first.lines.length).toBeGreaterThan(200)
+  }
+  expect((await simulate(9)).hash).not.toBe((await simulate(10)).hash)
+})
