@@ -161,7 +161,7 @@ describe('visplay audit', () => {
     const versions = records.flatMap((r) => (r.event === 'version' ? [r.message.data] : []))
     const group = versions.flatMap(({ consumed }) => consumed)[0]!
     const server = await serverOf(run, 'owner')
-    const net = await connectNet(server.url, server.run)
+    const net = await connectNet(server.access, server.run)
     const bus = net.connect('forger.1')
     await bus.append('dropped', group, { step: 1, group, reason: 'forged' })
     // Step 2 once more as step 3, with verdicts that no gradient was computed for.
@@ -174,7 +174,7 @@ describe('visplay audit', () => {
     }
     await bus.append('step', 's3', { step: 3, weights: 3, metrics: {}, groups: [], seconds: 1 })
     await net.close()
-    const connection = await connectNats({ url: server.url, name: 'forger' })
+    const connection = await connectNats({ access: server.access, name: 'forger' })
     const objects = await new Objm(connection).open(stores.blobs(server.run))
     await objects.putBlob({ name: versions.at(-1)!.adapter }, randomBytes(10))
     await connection.close()

@@ -1,6 +1,6 @@
-/** Whole runs under seeded misfortune; `node --import tsx test/faults/simulate.ts` plays ten thousand of them. */
+/** Whole runs under seeded misfortune; `node --import tsx test/simulation/simulate.ts` plays ten thousand of them. */
 import { expect, test } from 'vitest'
-import { addCounts, simulate, type Story } from './faults/simulation.ts'
+import { addCounts, simulate, type Story } from './simulation/simulation.ts'
 
 const SEEDS = 60
 
@@ -8,7 +8,7 @@ test('whatever goes wrong, the run ends with the versions of the undisturbed one
   let counts: Story['counts'] | null = null
   for (let seed = 1; seed <= SEEDS; seed++) {
     const { violations, counts: more } = await simulate(seed)
-    expect(violations, `replay: node --import tsx test/faults/simulate.ts --seed ${seed}`).toEqual([])
+    expect(violations, `replay: node --import tsx test/simulation/simulate.ts --seed ${seed}`).toEqual([])
     counts = addCounts(counts, more)
   }
   for (const [misfortune, times] of Object.entries(counts!)) expect(times, misfortune).toBeGreaterThan(0)

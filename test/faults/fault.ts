@@ -1,10 +1,11 @@
 /** One row of the suite: a fault, what must hold under it, and what was seen. */
 import type { Invariant } from '../../actors/audit.ts'
+import type { Demand } from '../simulation/simulation.ts'
 import type { Lab } from './lab.ts'
 
 /** What did not hold. Beside the invariants of a log: `progress`, the run stands still; `same-weights`, it ends at others. */
 export interface Failure {
-  readonly invariant: Invariant | 'progress' | 'same-weights' | 'visible' | 'bounded' | 'unharmed'
+  readonly invariant: Invariant | Demand | 'progress' | 'same-weights' | 'visible' | 'bounded' | 'unharmed'
   readonly message: string
 }
 

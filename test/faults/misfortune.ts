@@ -17,6 +17,8 @@ export type Failpoint = (typeof FAILPOINTS)[number]
 const misfortuneSchema = z.strictObject({
   /** Kill -9 of this process at a point of the update of `step`. */
   die: z.strictObject({ at: z.enum(FAILPOINTS), step: z.number().int().min(1) }).optional(),
+  /** It stands still, as if stopped from outside, with everything ready for the move of the head of this step. */
+  freeze: z.strictObject({ step: z.number().int().min(1) }).optional(),
   /** Its clock is wrong by this many milliseconds. */
   clock: z.number().int().optional(),
   /** Its event loop stands still for `ms` every `every` milliseconds. */
@@ -27,8 +29,9 @@ const misfortuneSchema = z.strictObject({
 export type Misfortune = z.infer<typeof misfortuneSchema>
 
 export function strike(text: string | undefined): void {
-  const { die, clock, block, slow } = misfortuneSchema.parse(JSON.parse(text ?? '{}'))
+  const { die, freeze, clock, block, slow } = misfortuneSchema.parse(JSON.parse(text ?? '{}'))
   if (die) dieAt(die.at, die.step)
+  if (freeze) freezeBeforeCas(freeze.step)
   if (clock !== undefined) shiftClock(clock)
   if (block) blockEventLoop(block)
   if (slow !== undefined) slowDown(slow)
@@ -46,8 +49,8 @@ function wrap<T extends object, K extends keyof T>(on: T, name: K, how: (old: T[
 
 const FULL_CHUNK = 512 * 1024
 
-function dieAt(at: Failpoint, step: number): void {
-  /** The step that is being committed. */
+/** Tells which step is being committed, 0 for none. */
+function watchCommits(): () => number {
   let committing = 0
   wrap(
     TrainingJob.prototype,
@@ -58,6 +61,28 @@ function dieAt(at: Failpoint, step: number): void {
         return old.call(this, of, epoch).finally(() => (committing = 0))
       },
   )
+  return () => committing
+}
+
+function freezeBeforeCas(step: number): void {
+  const committing = watchCommits()
+  let frozen = false
+  wrap(
+    CarriedBus.prototype,
+    'moveHead',
+    (old) =>
+      async function (this: CarriedBus, head, expected) {
+        if (committing() === step && !frozen) {
+          frozen = true
+          process.kill(process.pid, 'SIGSTOP')
+        }
+        return old.call(this, head, expected)
+      },
+  )
+}
+
+function dieAt(at: Failpoint, step: number): void {
+  const committing = watchCommits()
   if (at === 'training') {
     const publish: unknown = Reflect.get(CarriedBus.prototype, 'publish')
     const dying = async function (this: CarriedBus, kind: string, id: string, ...rest: unknown[]): Promise<void> {
@@ -72,7 +97,7 @@ function dieAt(at: Failpoint, step: number): void {
       'moveHead',
       (old) =>
         async function (this: CarriedBus, head, expected) {
-          if (committing !== step) return old.call(this, head, expected)
+          if (committing() !== step) return old.call(this, head, expected)
           if (at === 'before-cas') return dieNow()
           await old.call(this, head, expected)
           return dieNow()
@@ -89,7 +114,7 @@ function dieAt(at: Failpoint, step: number): void {
         },
     )
   }
-  if (at === 'blob') dieInBlob(() => committing === step)
+  if (at === 'blob') dieInBlob(() => committing() === step)
   if (at === 'checkpoint') dieInCheckpoint()
 }
 

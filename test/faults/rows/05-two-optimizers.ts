@@ -1,4 +1,4 @@
-/** The leading Optimizer is frozen in mid-update; another takes over; the first wakes up and tries to commit. */
+/** The leading Optimizer is frozen as it commits; another takes over; the first wakes up and commits what it had. */
 import type { Fault } from '../fault.ts'
 import { ALL } from '../run.ts'
 
@@ -6,11 +6,9 @@ export const twoOptimizers: Fault = {
   row: '5',
   name: 'a frozen leader and a second Optimizer: the commit of the first is refused',
   async run(lab) {
-    const run = await lab.run(8)
+    const run = await lab.run(8, [], { misfortune: { freeze: { step: 3 } } })
     const standby = await run.join(`${ALL},optimizer=1`, {}, { role: 'optimizer' })
-    await run.step(1)
-    await run.enters('updating', 'optimizer', run.program)
-    run.program.kill('SIGSTOP')
+    await run.step(2)
     const frozen = Date.now()
     await run.enters('recording', 'optimizer', standby)
     lab.recoveries.push((Date.now() - frozen) / 1000)

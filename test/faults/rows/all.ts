@@ -15,6 +15,7 @@ import { everything } from './12-everything.ts'
 import { duplicates } from './13-duplicates.ts'
 import { clocks } from './14-clocks.ts'
 import { schemas } from './15-schemas.ts'
+import { simulation } from './16-simulation.ts'
 import { hosts } from './hosts.ts'
 
 export const ROWS: readonly Fault[] = [
@@ -33,5 +34,6 @@ export const ROWS: readonly Fault[] = [
   duplicates,
   clocks,
   schemas,
+  simulation,
   hosts,
 ]

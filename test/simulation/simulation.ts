@@ -9,7 +9,7 @@ import { stepId, versionId } from '../../actors/ids.ts'
 import type { EventData } from '../../bus/messages.ts'
 import type { LogEntry } from '../../bus/memory/log.ts'
 import { planOf, undisturbed, type Plan } from './plan.ts'
-import { SimWorld, type Counts } from './sim-world.ts'
+import { SimWorld, type Counts } from './world.ts'
 import { START_MS } from './simulated-clock.ts'
 
 /** What a simulation asks for beyond the invariants of every run. */

@@ -1,4 +1,4 @@
-/** The simulation as a command: `node --import tsx test/faults/simulate.ts --help`. Exit 1 when a seed fails. */
+/** The simulation as a command: `node --import tsx test/simulation/simulate.ts --help`. Exit 1 when a seed fails. */
 import { Command, InvalidArgumentError } from 'commander'
 import { AUDITED, simulate, type Broken } from './simulation.ts'
 import { replayCommand, simulateSeeds } from './simulate-seeds.ts'

@@ -13,7 +13,7 @@ import { startRole, ToyModel, type RoleName } from '../support/actors-world.ts'
 import { rng } from '../support/rng.ts'
 import { FaultyCarrier } from './faulty-carrier.ts'
 import type { Change, Plan, Strike } from './plan.ts'
-import { SimProcess } from './sim-process.ts'
+import { SimProcess } from './process.ts'
 import { SimulatedClock, START_MS } from './simulated-clock.ts'
 import { Weather, type Count } from './weather.ts'
 

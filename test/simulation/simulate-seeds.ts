@@ -90,4 +90,4 @@ async function work(chunk: () => Chunk | null, onSaid: (said: Said) => void, sig
   }
 }
 
-export const replayCommand = (seed: number): string => `node --import tsx test/faults/simulate.ts --seed ${seed}`
+export const replayCommand = (seed: number): string => `node --import tsx test/simulation/simulate.ts --seed ${seed}`

@@ -7,7 +7,7 @@ import type { Carrier, RawDelivery, RawRecord, RawValue, ReadOptions } from '../
 import { MAX_DELIVERIES } from '../../bus/limits.ts'
 import type { EventName, LiveKind, TaskKind } from '../../bus/messages.ts'
 import type { MemoryCarrier } from '../../bus/memory/memory-carrier.ts'
-import type { SimProcess } from './sim-process.ts'
+import type { SimProcess } from './process.ts'
 import { OutOfReachError, type Weather } from './weather.ts'
 
 /** From this delivery of a task on nothing befalls who holds it. */
