@@ -4,23 +4,23 @@ import { blobName, verifyBlob } from '../blob-name.ts'
 import { BlobError } from '../bus.ts'
 import type { Lifetime } from '../lifetime.ts'
 import { stores } from '../subjects.ts'
+import type { BlobLink } from './blob-link.ts'
 import { patiently } from './patience.ts'
 import { readBlob } from './read-blob.ts'
-import type { Shared } from './shared.ts'
 import { writeBlob } from './write-blob.ts'
 
 const ATTEMPTS = 3
 
 export class NatsBlobs {
-  readonly #shared: Shared
+  readonly #link: BlobLink
   readonly #life: Lifetime
   readonly #cache: LRUCache<string, Uint8Array>
   /** Transfers under way, so that actors of one process share them. */
   readonly #puts = new Map<string, Promise<void>>()
   readonly #gets = new Map<string, Promise<Uint8Array>>()
 
-  constructor(shared: Shared, life: Lifetime, cacheBytes: number) {
-    this.#shared = shared
+  constructor(link: BlobLink, life: Lifetime, cacheBytes: number) {
+    this.#link = link
     this.#life = life
     this.#cache = new LRUCache({ maxSize: cacheBytes, sizeCalculation: (bytes) => bytes.length + 1 })
   }
@@ -37,14 +37,14 @@ export class NatsBlobs {
 
   async delete(name: string): Promise<void> {
     this.#cache.delete(name)
-    await this.#patiently(`deleting blob ${name}`, () => this.#shared.objects.delete(name))
+    await this.#patiently(`deleting blob ${name}`, () => this.#link.objects.delete(name))
   }
 
   async #store(name: string, bytes: Uint8Array): Promise<void> {
     await this.#patiently(`storing blob ${name}`, async () => {
-      const info = await this.#shared.objects.info(name)
+      const info = await this.#link.objects.info(name)
       if (info !== null && !info.deleted && info.size === bytes.length) return
-      await writeBlob(this.#shared, stores.blobs(this.#shared.run), name, bytes)
+      await writeBlob(this.#link, stores.blobs(this.#link.run), name, bytes)
     })
     this.#cache.set(name, bytes)
   }
@@ -53,7 +53,7 @@ export class NatsBlobs {
   async #fetch(name: string): Promise<Uint8Array> {
     for (let attempt = 1; ; attempt++) {
       try {
-        const bytes = await this.#patiently(`fetching blob ${name}`, () => readBlob(this.#shared, name))
+        const bytes = await this.#patiently(`fetching blob ${name}`, () => readBlob(this.#link, name))
         verifyBlob(name, bytes)
         this.#cache.set(name, bytes)
         return bytes
@@ -64,7 +64,7 @@ export class NatsBlobs {
   }
 
   #patiently<T>(what: string, attempt: () => Promise<T>): Promise<T> {
-    return patiently(this.#shared, this.#life, what, attempt)
+    return patiently(this.#link, this.#life, what, attempt)
   }
 }
 

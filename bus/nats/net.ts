@@ -1,11 +1,14 @@
 /** A run's network on NATS. */
+import type { NatsConnection } from '@nats-io/nats-core'
 import type { Bus } from '../bus.ts'
 import { CarriedBus } from '../carried-bus.ts'
 import { Lifetime } from '../lifetime.ts'
 import type { Net } from '../net.ts'
 import type { Access } from './access.ts'
+import { openBlobLink } from './blob-link.ts'
 import { NatsBlobs } from './blobs.ts'
 import { connectNats } from './connect.ts'
+import type { Link } from './link.ts'
 import { LogTail } from './log-tail.ts'
 import { NatsCarrier } from './nats-carrier.ts'
 import { openShared, type NatsOptions } from './shared.ts'
@@ -23,11 +26,15 @@ const CACHE_BYTES = 256 * 1024 * 1024
  */
 export async function connectNet(access: Access, run: string, options: NatsOptions = {}): Promise<Net> {
   const connection = await connectNats({ access, name: `visplay ${run}` })
+  const connections = [connection]
   const life = new Lifetime(`run ${run}`)
   try {
+    const bulk = await connectNats({ access, name: `visplay ${run} blobs` })
+    connections.push(bulk)
     const shared = await openShared(connection, run, access.user, options)
     const tail = new LogTail(shared, life)
-    const blobs = new NatsBlobs(shared, life, options.blobCacheBytes ?? CACHE_BYTES)
+    const blobLink = await openBlobLink(bulk, shared, access.user)
+    const blobs = new NatsBlobs(blobLink, life, options.blobCacheBytes ?? CACHE_BYTES)
     const buses = new Set<Bus>()
     return {
       run,
@@ -39,13 +46,17 @@ export async function connectNet(access: Access, run: string, options: NatsOptio
       close: async () => {
         await Promise.all([...buses].map((bus) => bus.close()))
         life.end()
-        await shared.link.idle()
-        if (shared.link.up) await connection.drain()
-        else await connection.close()
+        await Promise.all([leave(connection, shared.link), leave(bulk, blobLink.link)])
       },
     }
   } catch (error) {
-    await connection.close()
+    await Promise.all(connections.map((c) => c.close()))
     throw error
   }
+}
+
+async function leave(connection: NatsConnection, link: Link): Promise<void> {
+  await link.idle()
+  if (link.up) await connection.drain()
+  else await connection.close()
 }

@@ -8,6 +8,9 @@ import { HEAD_KEY, stores } from '../subjects.ts'
 export const BUS_ROLES = ['owner', 'optimizer', 'worker', 'tap'] as const
 export type BusRole = (typeof BUS_ROLES)[number]
 
+/** Who owns a run, or a server that knows no roles, makes what is not there; others may not, and need not. */
+export const makesStores = (user: string | null): boolean => !isBusRole(user) || user === 'owner'
+
 export const isBusRole = (user: string | null): user is BusRole => BUS_ROLES.some((role) => role === user)
 
 /** Subjects that a role may use. */

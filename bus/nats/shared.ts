@@ -3,11 +3,10 @@ import { DiscardPolicy, jetstream, jetstreamManager, RetentionPolicy, StorageTyp
 import type { JetStreamClient, JetStreamManager, StreamConfig } from '@nats-io/jetstream'
 import { Kvm, type KV } from '@nats-io/kv'
 import { nanos, type NatsConnection } from '@nats-io/nats-core'
-import { Objm, setSha256Backend, type ObjectStore } from '@nats-io/obj'
 import { ACK_WAIT_MS, DEDUPE_WINDOW_MS } from '../limits.ts'
 import { stores, subjects } from '../subjects.ts'
 import { Link } from './link.ts'
-import { inboxOf, isBusRole } from './roles.ts'
+import { inboxOf, makesStores } from './roles.ts'
 import { ackWaitOf, makeConsumers } from './task-consumers.ts'
 import { Turns } from './turns.ts'
 
@@ -21,7 +20,7 @@ export interface NatsOptions {
 }
 
 /** An answer that takes longer is asked for again. */
-const REQUEST_MS = 5000
+export const REQUEST_MS = 5000
 /** Tasks waiting at once; a publisher beyond that waits. */
 const MAX_TASKS = 100_000
 /** Past heads kept for `tap` and `replay`; the most a bucket can. */
@@ -34,7 +33,6 @@ export interface Shared {
   readonly js: JetStreamClient
   readonly jsm: JetStreamManager
   readonly values: KV
-  readonly objects: ObjectStore
   readonly turns: Turns
   /** Where answers to this user go. */
   readonly inboxPrefix: string
@@ -52,18 +50,15 @@ export async function openShared(
   user: string | null,
   options: NatsOptions,
 ): Promise<Shared> {
-  // Several times faster than the default in JavaScript.
-  setSha256Backend('native')
   const patienceMs = options.patienceMs ?? 60_000
   const timeout = Math.min(REQUEST_MS, patienceMs)
   const js = jetstream(connection, { timeout })
   const jsm = await jetstreamManager(connection, { timeout })
-  const make = !isBusRole(user) || user === 'owner'
-  const [values, objects] = await Promise.all([
+  const make = makesStores(user)
+  const [values] = await Promise.all([
     make
       ? new Kvm(js).create(stores.values(run), { history: HISTORY, storage: StorageType.File })
       : new Kvm(js).open(stores.values(run), { allow_direct: true }),
-    make ? new Objm(js).create(stores.blobs(run), { storage: StorageType.File }) : new Objm(js).open(stores.blobs(run)),
     ...(make ? streams(run).map((config) => jsm.streams.add(config)) : []),
   ])
   const ackWaitMs = options.ackWaitMs ?? ACK_WAIT_MS
@@ -75,7 +70,6 @@ export async function openShared(
     js,
     jsm,
     values,
-    objects,
     turns: new Turns(),
     inboxPrefix: user === null ? '_INBOX' : inboxOf(user),
     // That of the run, whatever is asked for now.

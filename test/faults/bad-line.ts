@@ -1,6 +1,6 @@
 /**
  * A line to a server that can be bad, as a proxy of TCP connections: for machines whose kernel has no `tc netem`. Delay
- * is that of each direction. A lost segment shows in TCP as a pause until it is sent again; so it does here.
+ * is that of each direction. A lost segment shows in TCP as a pause until it is sent again, for all that comes after it; so it does here.
  */
 import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -9,7 +9,7 @@ import { rng } from '../support/rng.ts'
 export interface Quality {
   /** Milliseconds in each direction. */
   readonly delay: number
-  /** Share of the segments that are lost, each of which costs `RESEND_MS`. */
+  /** Share of the segments that are lost. */
   readonly loss: number
   /** Connections break, and new ones are refused. */
   readonly cut: boolean
@@ -18,6 +18,9 @@ export interface Quality {
 /** The least time until TCP sends again (RFC 6298 says 1 s, Linux 200 ms). */
 const RESEND_MS = 200
 const SEGMENT_BYTES = 1460
+/** Acknowledgements of later segments that it takes to see a loss (RFC 5681). */
+const TAIL = 3
+const ROUND_TRIP_MS = 5
 
 export const GOOD: Quality = { delay: 0, loss: 0, cut: false }
 
@@ -93,10 +96,12 @@ export class BadLine {
       if (connection.deaf) return
       const { delay, loss } = this.#quality
       const segments = Math.ceil(bytes.length / SEGMENT_BYTES)
-      const again = Array.from({ length: segments }, () => this.#random() < loss).filter(Boolean).length
-      this.lost += again
-      // Segments under way together are sent again together.
-      arrives = Math.max(performance.now() + delay, arrives) + (again > 0 ? RESEND_MS : 0)
+      const lost = Array.from({ length: segments }, () => this.#random() < loss)
+      this.lost += lost.filter(Boolean).length
+      // Segments behind it tell of a loss within a round trip; of the last ones nothing tells but the clock.
+      const silent = lost.slice(-TAIL).some(Boolean)
+      const pause = silent ? RESEND_MS : lost.some(Boolean) ? 2 * delay + ROUND_TRIP_MS : 0
+      arrives = Math.max(performance.now() + delay, arrives) + pause
       const at = arrives
       before = before.then(async () => {
         const wait = at - performance.now()

@@ -8,6 +8,7 @@ import type { Failure } from './fault.ts'
 import type { Misfortune } from './misfortune.ts'
 import type { Reference } from './reference.ts'
 import { Run } from './run.ts'
+import { StandstillError } from './standstill.ts'
 
 const LAUNCH = new URL('./launch.mjs', import.meta.url).pathname
 
@@ -92,11 +93,6 @@ export class Lab {
     }
     await Promise.all(left.map((program) => program.ended))
   }
-}
-
-/** Something that had to happen did not. */
-export class StandstillError extends Error {
-  override name = 'StandstillError'
 }
 
 async function freePort(): Promise<number> {

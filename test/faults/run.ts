@@ -10,6 +10,7 @@ import { openTap } from '../../runners/tap/open.ts'
 import { program, type Program } from '../support/program.ts'
 import type { Failure } from './fault.ts'
 import { Intruder } from './intruder.ts'
+import { StandstillError } from './standstill.ts'
 import type { Circumstances, Lab } from './lab.ts'
 import { lostRequests } from './lost.ts'
 import { runArgs, shaOf } from './reference.ts'
@@ -28,6 +29,8 @@ export const ALL = 'model=1,judge=1,reasoner=1,questioner=1'
 /** The process that starts the run leaves the work to those who join. */
 export const NO_WORKERS = ['--set', 'workers=[]']
 export const NO_MODEL = ['--set', 'workers=[judge,reasoner,questioner]']
+
+const ENTERS_MS = 60_000
 
 interface Violation {
   readonly event: string
@@ -169,16 +172,17 @@ export class Run {
     await open?.close().catch(() => {})
   }
 
-  /** Resolves when an actor of a role in a process enters a state of its machine. */
-  async enters(state: string, role: string, { pid }: Program, seconds = 60): Promise<void> {
-    const signal = AbortSignal.timeout(seconds * 1000)
+  /** Resolves when an actor of a role in one of some processes enters a state of its machine. */
+  async enters(state: string, role: string, ...programs: readonly Program[]): Promise<void> {
+    const signal = AbortSignal.timeout(ENTERS_MS)
+    const pids = programs.map(({ pid }) => pid)
     const options = { filter: `live.${role}.*.transition`, since: null, follow: true, signal }
     for await (const heard of (await this.tap()).listen(options)) {
       const line = await decodeHeard(heard, await this.tap())
-      if (!('data' in line) || !line.subject.includes(`-${pid}-`)) continue
+      if (!('data' in line) || !pids.some((pid) => line.subject.includes(`-${pid}-`))) continue
       if ((line.data as LiveData<'transition'>).to === state) return
     }
-    throw new Error(`${role} of process ${pid} was not ${state} within ${seconds} s`)
+    throw new StandstillError(`no ${role} of process ${pids.join(', ')} was ${state} within ${ENTERS_MS / 1000} s`)
   }
 
   /** The run ends by itself, its log proves that nothing was lost, and its weights are those of an undisturbed run. */

@@ -11,7 +11,7 @@ export const everything: Fault = {
     const run = await lab.run(4 * TIMES + 2)
     for (let time = 1; time <= TIMES; time++) {
       const workers = [await run.join(ALL), await run.join('model=1')]
-      await run.enters('serving', 'model', run.program)
+      await run.enters('serving', 'model', run.program, ...workers)
       const server = await run.server()
       for (const worker of workers) worker.kill('SIGKILL')
       process.kill(server, 'SIGKILL')

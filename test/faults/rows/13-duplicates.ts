@@ -12,23 +12,25 @@ export const duplicates: Fault = {
     const counts = { 'tasks again': 0, 'results again': 0, 'results refused': 0 }
     const stop = new AbortController()
     lab.finally(async () => Promise.resolve(stop.abort()))
+    const tasks = new Map<string, Uint8Array>()
     const twice = new Set<string>()
     // A message without an id for the server to know it by is what one is after the window.
-    const again = async ({ subject, bytes }: Heard): Promise<void> => {
-      const rest = subject.split('.').slice(2).join('.')
+    const hear = async ({ subject, bytes }: Heard): Promise<void> => {
+      const [, , family, ...rest] = subject.split('.')
+      const name = rest.join('.')
+      if (family === 'task') tasks.set(name, tasks.get(name) ?? bytes)
+      const task = family === 'log' ? taskOf(name) : null
       // Not what was said here.
-      if (twice.has(rest)) return
-      twice.add(rest)
-      if (rest.startsWith('task.')) {
-        if ((await intruder.publish(rest, bytes)) === 'taken') counts['tasks again']++
-      } else if (/^log\.(questions|answers|verdict)\./.test(rest)) {
-        counts['results again']++
-        if ((await intruder.publish(rest, otherwise(bytes))) === 'refused') counts['results refused']++
-      }
+      if (task === null || twice.has(name)) return
+      twice.add(name)
+      const done = tasks.get(task)
+      if (done && (await intruder.publish(`task.${task}`, done)) === 'taken') counts['tasks again']++
+      counts['results again']++
+      if ((await intruder.publish(`log.${name}`, otherwise(bytes))) === 'refused') counts['results refused']++
     }
     const listening = (async () => {
       for await (const heard of tap.listen({ filter: '>', since: null, follow: true, signal: stop.signal })) {
-        if (heard.kind === 'message') await again(heard)
+        if (heard.kind === 'message') await hear(heard)
       }
     })()
     await lab.until('the last step', () => run.over || run.steps >= 15, 120)
@@ -38,6 +40,19 @@ export const duplicates: Fault = {
     lab.expect(counts['tasks again'] > 20, 'progress', 'hardly any task was put on the queue a second time')
     await run.prove()
   },
+}
+
+const TASKS: Readonly<Record<string, string>> = {
+  questions: 'questioner.image',
+  answers: 'reasoner.question',
+  verdict: 'judge.group',
+  generated: 'model.generate',
+}
+
+/** The task that an event is the result of. */
+function taskOf(event: string): string | null {
+  const [name = '', id = ''] = event.split('.')
+  return name in TASKS ? `${TASKS[name]}.${id}` : null
 }
 
 /** A result as somebody else might have computed it. */
