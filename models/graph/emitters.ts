@@ -109,6 +109,7 @@ export const emitters: { [K in OpName]: Emit<K> } = {
     w.node('Mul', [inputs[0]!, s], [y!])
   },
   geluTanh: (w, _n, inputs, outputs) => w.node('Gelu', inputs, outputs, { approximate: 'tanh' }),
+  erf: plain('Erf'),
   stopGradient: plain('Identity'),
   cast: (w, { attrs }, inputs, outputs) => w.node('Cast', inputs, outputs, { to: DATA_TYPE[attrs.to satisfies DType] }),
   where: plain('Where'),

@@ -28,6 +28,8 @@ export interface OpAttrs {
   /** x·sigmoid(x); the second output is sigmoid(x). */
   silu: None
   geluTanh: None
+  /** 2/√π · ∫₀ˣ exp(−t²) dt */
+  erf: None
   stopGradient: None
   cast: { to: DType }
   where: None

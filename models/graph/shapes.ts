@@ -94,6 +94,7 @@ export const shapes: { [K in OpName]: ShapeRule<K> } = {
   sigmoid: same,
   silu: ([x]) => [0, 1].map(() => ({ dtype: x!.dtype, dims: x!.dims })),
   geluTanh: same,
+  erf: same,
   stopGradient: same,
   cast: ([x], { to }) => [{ dtype: to, dims: x!.dims }],
   where: ([c, a, b]) => [{ dtype: a!.dtype, dims: broadcast('where', c!.dims, broadcast('where', a!.dims, b!.dims)) }],

@@ -200,6 +200,7 @@ export const vjps: { [K in OpName]: Vjp<K> } = {
     const slope = op.add(op.mul(x2, 6 * c * 0.044715), 2 * c)
     return op.mul(g, op.add(s, op.mul(op.mul(y, op.sub(1, s)), slope)))
   }),
+  erf: through((x, _y, g) => op.mul(g, op.mul(op.exp(op.neg(op.mul(x, x))), 2 / Math.sqrt(Math.PI)))),
   stopGradient: never,
   cast: (node, g) => [node.inputs[0]!.dtype === 'float32' && node.attrs.to === 'float32' ? g[0]! : null],
   where: (node, g) => {
