@@ -19,7 +19,7 @@ import {
   where,
 } from '../../graph/ops.ts'
 import type { Parameters } from '../parameters.ts'
-import type { Qwen25VlConfig, VisionConfig } from './config.ts'
+import type { VisionConfig } from './config.ts'
 
 export const VISION_PREFIX = 'model.visual'
 /** Of every norm of the tower; no configuration has another. */
@@ -31,8 +31,8 @@ const MASKED = -1e9
 interface Groups {
   /** int32 [groups, longest] */
   readonly members: Value
-  /** float32 [groups, longest, longest] */
-  readonly bias: Value
+  /** float32 [groups, longest, longest]; null where all groups are full. */
+  readonly bias: Value | null
   /** int32 [F, m] */
   readonly cells: Value
 }
@@ -46,12 +46,13 @@ interface VisionInputs {
 }
 
 /**
- * Features of the image tokens of a batch of pictures, whatever their sizes; the graph gets the inputs of `visionFeeds`.
+ * Features of the image tokens of pictures of any sizes; the graph gets the inputs of `visionFeeds`.
  *
+ * @param pictures `one` never holds the scores among all its patches, unless they are needed for a gradient.
  * @returns float32 [F, hidden of the text model], in the order of the image placeholders.
  */
-export function visionTower(params: Parameters, { vision }: Qwen25VlConfig): Value {
-  const inputs = visionInputs(params.graph, vision)
+export function visionTower(params: Parameters, vision: VisionConfig, pictures: 'one' | 'several'): Value {
+  const inputs = visionInputs(params.graph, vision, pictures)
   const size = 3 * vision.temporalPatch * vision.patch ** 2
   const kernel = reshape(params.weight(`${VISION_PREFIX}.patch_embed.proj.weight`), [vision.hidden, size])
   let x = linear(inputs.pixels, kernel)
@@ -62,7 +63,7 @@ export function visionTower(params: Parameters, { vision }: Qwen25VlConfig): Val
   return patchMerger(params, vision, x)
 }
 
-function visionInputs(graph: Graph, vision: VisionConfig): VisionInputs {
+function visionInputs(graph: Graph, vision: VisionConfig, pictures: 'one' | 'several'): VisionInputs {
   const perToken = vision.merge ** 2
   const half = vision.hidden / vision.heads / 2
   const size = 3 * vision.temporalPatch * vision.patch ** 2
@@ -71,8 +72,8 @@ function visionInputs(graph: Graph, vision: VisionConfig): VisionInputs {
     pixels: graph.input('pixels', 'float32', ['F', perToken, size]),
     cos: table('cos'),
     sin: table('sin'),
-    windows: groupInputs(graph, 'window', ['W', 'S'], perToken),
-    pictures: groupInputs(graph, 'picture', ['B', 'L'], perToken),
+    windows: groupInputs(graph, 'window', ['W', 'S'], perToken, false),
+    pictures: groupInputs(graph, 'picture', ['B', 'L'], perToken, pictures === 'one'),
   }
 }
 
@@ -81,15 +82,14 @@ function groupInputs(
   name: string,
   [groups, longest]: readonly [string, string],
   perToken: number,
+  full: boolean,
 ): Groups {
   const members = graph.input(`${name}Members`, 'int32', [groups, longest])
+  const cells = graph.input(`${name}Cells`, 'int32', ['F', perToken])
+  if (full) return { members, bias: null, cells }
   const sizes = reshape(graph.input(`${name}Sizes`, 'int32', [groups]), [groups, 1])
   const bias = where(less(reshape(arange(members, 1), [1, longest]), sizes), 0, MASKED)
-  return {
-    members,
-    bias: broadcastTo(reshape(bias, [groups, 1, longest]), [groups, longest, longest]),
-    cells: graph.input(`${name}Cells`, 'int32', ['F', perToken]),
-  }
+  return { members, bias: broadcastTo(reshape(bias, [groups, 1, longest]), [groups, longest, longest]), cells }
 }
 
 /** x [F, m, D] */
