@@ -8,7 +8,7 @@ import {
 } from '../models/generate/generate.ts'
 import { randomKey, uniform } from '../models/generate/random.ts'
 import { packTrees } from '../models/tree/pack.ts'
-import { Network } from '../models/vlm/smolvlm/network.ts'
+import { Network } from '../models/vlm/network.ts'
 import { goldenJson } from './support/goldens.ts'
 import { openTiny, type TinyVariant } from './support/tiny-variant.ts'
 
@@ -56,7 +56,7 @@ describe('cached decoding', () => {
       prompts: prompts.map(({ tokens }, p) => ({ tokens, completions: tokensOf(results[i]![p]!) })),
     }))
     const image = { kind: 'given', features: tiny.features } as const
-    const { logprobs } = await tiny.network.score(packTrees(roots, tiny.config.imageTokenId), image)
+    const { logprobs } = await tiny.network.score(packTrees(roots, tiny.architecture.imageTokenId), image)
     const sampled = results.flat(2).map((s) => s.logprobs)
     expect(logprobs.map((l) => l.length)).toEqual(sampled.map((l) => l.length))
     const errors = logprobs.flatMap((own, i) => own.map((x, t) => Math.abs(x - sampled[i]![t]!)))
@@ -105,10 +105,10 @@ describe('a sample', () => {
     const samples = tokensOf(await alone(about(2, ask)))
     const packed = packTrees(
       [{ ...about(2), prompts: [{ tokens: ask.tokens, completions: samples }] }],
-      tiny.config.imageTokenId,
+      tiny.architecture.imageTokenId,
     )
     const logits = await tiny.logits.run(packed, tiny.features, tiny.network.weights, packed.predictors)
-    const { vocab } = tiny.config.text
+    const { vocab } = tiny.architecture.text
     samples.forEach((tokens, g) =>
       tokens.forEach((token, t) => {
         const at = packed.spans[g]!.start + t
@@ -182,7 +182,7 @@ describe('the distribution', () => {
   /** Probabilities of the first token at a temperature, from the whole logits. */
   async function probabilities(temperature: number, banned: readonly number[] = []): Promise<number[]> {
     const root = { ...about(0), prefix: [...tiny.prefix, ...PROMPT] }
-    const packed = packTrees([{ ...root, prompts: [] }], tiny.config.imageTokenId)
+    const packed = packTrees([{ ...root, prompts: [] }], tiny.architecture.imageTokenId)
     const last = [root.prefix.length - 1]
     const logits = await tiny.logits.run(packed, tiny.features, tiny.network.weights, last)
     const weights = [...logits].map((z, token) => (banned.includes(token) ? 0 : Math.exp(z / temperature)))
@@ -192,7 +192,7 @@ describe('the distribution', () => {
 
   async function counts(temperature: number, model = endless): Promise<number[]> {
     const ask = request('chi', PROMPT, { samples: SAMPLES, maxNewTokens: 1, temperature, seed: 17 })
-    const found = new Array<number>(tiny.config.text.vocab).fill(0)
+    const found = new Array<number>(tiny.architecture.text.vocab).fill(0)
     for (const { tokens } of await alone(about(0, ask), model)) found[tokens[0]!]!++
     return found
   }
@@ -209,7 +209,8 @@ describe('the distribution', () => {
     const likely = (await probabilities(1)).map((p, token) => ({ p, token })).toSorted((a, b) => b.p - a.p)
     const banned = likely.slice(0, 3).map(({ token }) => token)
     const { context, weights } = tiny.network
-    const network = new Network({ ...context, banned }, weights, tiny.options)
+    const architecture = { ...context.architecture, banned }
+    const network = new Network({ ...context, architecture }, weights, tiny.options)
     try {
       const model = { ...network.generation(), endTokens: new Set<number>() }
       const found = await counts(1, model)

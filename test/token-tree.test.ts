@@ -4,8 +4,9 @@ import { fullGrpoConfig, type GrpoConfig } from '../models/losses/grpo-config.ts
 import { addMetrics, lossMetrics } from '../models/losses/metrics.ts'
 import type { Weights } from '../models/tensor.ts'
 import { packedLength, packTrees, type TreeRoot } from '../models/tree/pack.ts'
+import { tileInput } from '../models/vlm/tiles.ts'
 import { addWeights } from '../models/vlm/weights.ts'
-import type { PolicyRow, UpdateResult } from '../models/vlm/smolvlm/network.ts'
+import type { PolicyRow, UpdateResult } from '../models/vlm/network.ts'
 import { rng } from './support/rng.ts'
 import { openTiny, type TinyVariant, WORDS } from './support/tiny-variant.ts'
 
@@ -124,7 +125,7 @@ describe('packed = every sequence alone', () => {
         })),
       ),
     )
-  const pack = (roots: readonly TreeRoot[]) => packTrees(roots, tiny.config.imageTokenId)
+  const pack = (roots: readonly TreeRoot[]) => packTrees(roots, tiny.architecture.imageTokenId)
 
   it('logprobs and entropies', async () => {
     await fc.assert(
@@ -149,7 +150,7 @@ describe('packed = every sequence alone', () => {
         const packed = pack(roots)
         const random = rng(seed)
         const weights = Float32Array.from(packed.targets, () => random() - 0.3)
-        const image = { kind: 'pixels', pixels: tiny.pixels } as const
+        const image = { kind: 'pixels', input: tileInput(tiny.pixels) } as const
         const together = await tiny.network.supervisedGradient(packed, image, weights)
         const singles: UpdateResult[] = []
         for (const [i, root] of alone(roots).entries()) {

@@ -3,12 +3,12 @@ import { writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { z } from 'zod'
 import { readJson } from '../../models/io/json-file.ts'
-import { findGoldens, POSITIONS_FILE } from './find-goldens.ts'
+import { findGoldens, isVerifiable, POSITIONS_FILE } from './find-goldens.ts'
 import { digestsOf, type Published, sha256 } from './published.ts'
 
 const root = resolve(process.argv[2] ?? '.')
 const { units } = await findGoldens(root)
-const folders = units.filter((u) => ['smolvlm', 'grpo', 'images'].includes(u.kind))
+const folders = units.filter(isVerifiable)
 const positions = units.find((u) => u.kind === 'vision-positions')
 if (!positions) throw new Error(`no ${POSITIONS_FILE} under ${root}`)
 const about = z.looseObject({ seed: z.int(), libraries: z.record(z.string(), z.string()) })

@@ -1,10 +1,11 @@
 /** The smallest golden checkpoint, opened for tests of the engine: every weight trainable, no token banned. */
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { GoldenImages } from '../../models/vlm/smolvlm/verify/golden-images.ts'
-import type { Pixels } from '../../models/vlm/smolvlm/network.ts'
-import { openVariant, type Variant } from '../../models/vlm/smolvlm/verify/variant.ts'
 import type { HostTensor } from '../../models/tensor.ts'
+import { readPicture } from '../../models/vlm/pictures.ts'
+import { joinTiles, tilePasses } from '../../models/vlm/tiles.ts'
+import { GoldenImages } from '../../models/vlm/verify/golden-images.ts'
+import { openVariant, type Variant } from '../../models/vlm/verify/variant.ts'
 import { goldenImage, goldens } from './goldens.ts'
 
 export interface TinyVariant extends Variant {
@@ -12,7 +13,7 @@ export interface TinyVariant extends Variant {
   readonly prefix: readonly number[]
   readonly textPrefix: readonly number[]
   /** All pictures, one tile each; picture i has the features from `firstFeature(i)`. */
-  readonly pixels: Pixels
+  readonly pixels: HostTensor<'float32'>
   readonly features: HostTensor<'float32'>
   firstFeature(picture: number): number
 }
@@ -25,16 +26,16 @@ export async function openTiny(): Promise<TinyVariant> {
   const images = await GoldenImages.open(join(goldens, 'images'))
   const variant = await openVariant(join(goldens, 'smolvlm/tiny64'), images, { threads: 1 })
   const { processor } = variant
-  const tiles = await Promise.all(PICTURES.map(async (p) => processor.processImage(await readFile(goldenImage(p)))))
-  const { height, width } = tiles[0]!
-  const data = Float32Array.from(tiles.flatMap((t) => [...t.pixelValues]))
-  const pixels = { data, tiles: tiles.length, height, width }
+  const read = async (name: string) => readPicture(processor, await readFile(goldenImage(name)))
+  const pictures = await Promise.all(PICTURES.map(read))
+  const pixels = joinTiles(pictures)
+  const { layout } = pictures[0]!
   return {
     ...variant,
-    prefix: processor.splitPrompt('a', { rows: 0, cols: 0 }).prefix,
+    prefix: processor.splitPrompt('a', layout).prefix,
     textPrefix: processor.splitPrompt('a', null).prefix,
     pixels,
-    features: await variant.network.features(pixels),
-    firstFeature: (picture) => picture * processor.imageSeqLen,
+    features: await variant.network.features(tilePasses(pixels)),
+    firstFeature: (picture) => picture * layout.features,
   }
 }

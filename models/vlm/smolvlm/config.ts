@@ -3,20 +3,7 @@ import { join } from 'node:path'
 import { z } from 'zod'
 import { CheckpointError } from '../../io/checkpoint-error.ts'
 import { readJson, readJsonIfPresent } from '../../io/json-file.ts'
-
-export interface TextConfig {
-  readonly hiddenSize: number
-  readonly layers: number
-  readonly heads: number
-  readonly kvHeads: number
-  readonly headDim: number
-  readonly intermediate: number
-  readonly vocab: number
-  readonly rmsEps: number
-  readonly ropeTheta: number
-  /** The output projection is the token embedding. */
-  readonly tied: boolean
-}
+import type { TextArchitecture, TextConfig } from '../../layers/text-config.ts'
 
 export interface VisionConfig {
   readonly hidden: number
@@ -42,6 +29,14 @@ export interface SmolVlmConfig {
   /** Type of the stored weights as the config names it (`float32`, `bfloat16`, …). */
   readonly dtype: string | undefined
 }
+
+/** The text model as the shared layers take it. */
+export const textArchitecture = ({ text }: Pick<SmolVlmConfig, 'text'>): TextArchitecture => ({
+  ...text,
+  prefix: 'model.text_model',
+  attentionBias: false,
+  mropeSection: null,
+})
 
 export const modelTypes = ['smolvlm', 'idefics3'] as const
 

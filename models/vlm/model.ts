@@ -1,15 +1,17 @@
-/** SmolVLM / Idefics3 as a `Model`: text and pictures in, completions and gradients out. Runs on the calling thread. */
+/** A vision-language model as a `Model`: text and pictures in, completions and gradients out. Runs on the calling thread. */
 import { LRUCache } from 'lru-cache'
-import { generate, type ImageRequests } from '../../generate/generate.ts'
-import { fullGrpoConfig, type GrpoConfig } from '../../losses/grpo-config.ts'
-import { addMetrics } from '../../losses/metrics.ts'
-import type { GenerateRequest, Generated, ImageSource, Model, PolicyGradient, PolicyGroup } from '../../model.ts'
-import { packedLength, packTrees, type TreeRoot } from '../../tree/pack.ts'
-import { f32, type HostTensor, type Weights } from '../../tensor.ts'
-import { addWeights, checkSameShapes } from '../weights.ts'
-import { type ImageInput, type Network, type Pixels, type PolicyRow } from './network.ts'
-import type { SmolVlmProcessor } from './processor.ts'
-import type { ProcessedImage, TileGrid } from './tiles.ts'
+import { generate, type ImageRequests } from '../generate/generate.ts'
+import { fullGrpoConfig, type GrpoConfig } from '../losses/grpo-config.ts'
+import { addMetrics } from '../losses/metrics.ts'
+import type { GenerateRequest, Generated, ImageSource, Model, PolicyGradient, PolicyGroup } from '../model.ts'
+import { packedLength, packTrees, type TreeRoot } from '../tree/pack.ts'
+import { f32, type HostTensor, type Weights } from '../tensor.ts'
+import { addWeights, checkSameShapes } from './weights.ts'
+import type { Architecture, Picture, PictureLayout, Processor } from './family.ts'
+import { batches, groupByImage, type ImageGroup } from './image-groups.ts'
+import type { ImageInput, Network, PolicyRow } from './network.ts'
+import { readPicture } from './pictures.ts'
+import { stackRows } from './stack.ts'
 
 /** Tokens (padding included) of one pass of the sampler, and memory for its keys and values. */
 const GENERATE_TOKENS = 16_384
@@ -23,48 +25,51 @@ const LEAST_TRAIN_TOKENS = 512
 /** Memory for processed pictures and for their features. */
 const CACHE_BYTES = 512 * 2 ** 20
 
-interface Entry<T> {
-  readonly item: T
-  readonly index: number
-}
-
-/** Items about one picture; text-only items stand alone. */
-interface ImageGroup<T> {
-  readonly image: ImageSource | null
-  readonly entries: Entry<T>[]
-}
-
 /** The token tree of a group; features are numbered in the batch that it becomes part of. */
 interface Planned<T> extends ImageGroup<T> {
   readonly root: TreeRoot
 }
 
-export class SmolVlmModel implements Model {
-  readonly family = 'smolvlm'
+/** What `openModel` found out about a checkpoint. */
+export interface LoadedWeights {
+  /** Trainable weights of the frozen reference (adapter off), for the KL term and for nothing else. */
+  readonly base: Weights
+  /** Whether an update changes image features; frozen ones are computed once per picture. */
+  readonly visionTrained: boolean
+  /** Number of all parameters. */
+  readonly total: number
+  /** Canonical name → name in the checkpoint's files. */
+  readonly storedNames: ReadonlyMap<string, string>
+}
+
+export class VlmModel implements Model {
+  readonly family: string
   readonly parameters: Model['parameters']
-  readonly #pictures = new LRUCache<string, ProcessedImage>({
+  readonly storedNames: LoadedWeights['storedNames']
+  readonly #base: Weights
+  readonly #visionTrained: boolean
+  readonly #pictures = new LRUCache<string, Picture>({
     maxSize: CACHE_BYTES,
-    sizeCalculation: (p) => p.pixelValues.byteLength + p.uint8.byteLength,
+    sizeCalculation: ({ inputs, uint8 }) =>
+      Object.values(inputs).reduce((n, { data }) => n + data.byteLength, uint8.byteLength),
   })
-  /** Tiles of every picture seen: prompts need no pixels. */
-  readonly #grids = new LRUCache<string, TileGrid & { readonly tiles: number }>({ max: 65_536 })
+  /** Of every picture seen: prompts need no pixels. */
+  readonly #layouts = new LRUCache<string, PictureLayout>({ max: 65_536 })
   readonly #features = new LRUCache<string, HostTensor<'float32'>>({
     maxSize: CACHE_BYTES,
     sizeCalculation: (t) => t.data.byteLength,
   })
 
-  /**
-   * @param base trainable weights of the frozen reference (adapter off), for the KL term and for nothing else.
-   * @param visionTrained whether an update changes image features; frozen ones are computed once per picture.
-   */
   constructor(
     readonly network: Network,
-    readonly processor: SmolVlmProcessor,
+    readonly processor: Processor,
     readonly device: string,
-    private readonly base: Weights,
-    private readonly visionTrained: boolean,
-    total: number,
+    { base, visionTrained, total, storedNames }: LoadedWeights,
   ) {
+    this.family = this.#architecture.family
+    this.storedNames = storedNames
+    this.#base = base
+    this.#visionTrained = visionTrained
     const trainable = Object.values(base).reduce((n, t) => n + t.data.length, 0)
     this.parameters = { total, trainable }
   }
@@ -74,9 +79,9 @@ export class SmolVlmModel implements Model {
   }
 
   load(weights: Weights): void {
-    checkSameShapes(this.base, weights)
+    checkSameShapes(this.#base, weights)
     this.network.weights = weights
-    if (this.visionTrained) this.#features.clear()
+    if (this.#visionTrained) this.#features.clear()
   }
 
   async generate(requests: readonly GenerateRequest[]): Promise<readonly Generated[]> {
@@ -91,8 +96,8 @@ export class SmolVlmModel implements Model {
   async logprobs(groups: readonly PolicyGroup[]): Promise<readonly (readonly number[])[][]> {
     const results = new Array<(readonly number[])[]>(groups.length)
     for (const batch of batches(await this.#plan(groups), ({ root }) => packedLength(root), this.#trainTokens)) {
-      const { roots, image } = await this.#assemble(batch, this.visionTrained)
-      const { logprobs } = await this.network.score(packTrees(roots, this.#imageToken), image)
+      const { roots, image } = await this.#assemble(batch, this.#visionTrained)
+      const { logprobs } = await this.network.score(packTrees(roots, this.#architecture.imageTokenId), image)
       let at = 0
       for (const { item, index } of batch.flatMap((g) => g.entries)) {
         results[index] = logprobs.slice(at, at + item.completions.length)
@@ -106,9 +111,9 @@ export class SmolVlmModel implements Model {
     const config = fullGrpoConfig(loss)
     const parts: PolicyGradient[] = []
     for (const batch of batches(await this.#plan(groups), ({ root }) => packedLength(root), this.#trainTokens)) {
-      const { roots, image } = await this.#assemble(batch, this.visionTrained)
-      const tree = packTrees(roots, this.#imageToken)
-      const ref = config.beta === 0 ? null : (await this.network.score(tree, image, this.base)).logprobs
+      const { roots, image } = await this.#assemble(batch, this.#visionTrained)
+      const tree = packTrees(roots, this.#architecture.imageTokenId)
+      const ref = config.beta === 0 ? null : (await this.network.score(tree, image, this.#base)).logprobs
       const rows: PolicyRow[] = batch
         .flatMap((g) => g.entries.flatMap(({ item }) => item.completions))
         .map((c, i) => ({ ...c, count: c.count ?? 1, ...(ref && { refLogprobs: ref[i]! }) }))
@@ -129,18 +134,18 @@ export class SmolVlmModel implements Model {
     await this.network.dispose()
   }
 
-  get #imageToken(): number {
-    return this.network.context.config.imageTokenId
+  get #architecture(): Architecture {
+    return this.network.context.architecture
   }
 
   get #generateTokens(): number {
-    const { layers, kvHeads, headDim } = this.network.context.config.text
+    const { layers, kvHeads, headDim } = this.#architecture.text
     return Math.min(GENERATE_TOKENS, Math.floor(CACHED_KEYS_BYTES / (4 * 2 * layers * kvHeads * headDim)))
   }
 
   /** Kept of a token: about ten vectors of the residual width and six of the inner one in every layer. */
   get #trainTokens(): number {
-    const { layers, hiddenSize, intermediate } = this.network.context.config.text
+    const { layers, hiddenSize, intermediate } = this.#architecture.text
     const bytes = 4 * layers * (10 * hiddenSize + 6 * intermediate)
     return Math.max(LEAST_TRAIN_TOKENS, Math.floor(ACTIVATION_BYTES / bytes))
   }
@@ -148,11 +153,10 @@ export class SmolVlmModel implements Model {
   async #generate(batch: readonly Planned<GenerateRequest>[], results: Generated[]): Promise<void> {
     const { roots, image } = await this.#assemble(batch, false)
     const requests: ImageRequests[] = batch.map(({ entries }, i) => ({
-      prefix: roots[i]!.prefix,
-      firstFeature: roots[i]!.firstFeature,
+      ...roots[i]!,
       prompts: entries.map(({ item }, p) => ({ ...item, tokens: roots[i]!.prompts[p]!.tokens })),
     }))
-    const hidden = this.network.context.config.text.hiddenSize
+    const hidden = this.#architecture.text.hiddenSize
     const features = image.kind === 'given' ? image.features : f32(new Float32Array(hidden), [1, hidden])
     const sampled = await generate(this.network.generation(), requests, features)
     batch.forEach(({ entries }, i) => {
@@ -174,13 +178,15 @@ export class SmolVlmModel implements Model {
   ): Promise<Planned<T>[]> {
     return Promise.all(
       groupByImage(items).map(async ({ image, entries }) => {
-        const grid = image && (await this.#grid(image))
-        const split = entries.map(({ item }) => this.processor.splitPrompt(item.prompt, grid))
+        const layout = image && (await this.#layout(image))
+        const split = entries.map(({ item }) => this.processor.splitPrompt(item.prompt, layout))
         const prompts = entries.map(({ item }, p) => ({
           tokens: split[p]!.suffix,
           completions: item.completions?.map((c) => c.tokens) ?? [],
         }))
-        return { image, entries, root: { prefix: split[0]!.prefix, firstFeature: 0, prompts } }
+        const { prefix } = split[0]!
+        const positions = this.#architecture.positions?.(prefix, layout ? [layout] : [])
+        return { image, entries, root: { prefix, ...(positions && { positions }), firstFeature: 0, prompts } }
       }),
     )
   }
@@ -195,28 +201,27 @@ export class SmolVlmModel implements Model {
     const roots: TreeRoot[] = []
     for (const { root, image } of batch) {
       roots.push({ ...root, firstFeature })
-      if (image) firstFeature += (await this.#grid(image)).tiles * this.processor.imageSeqLen
+      if (image) firstFeature += (await this.#layout(image)).features
     }
     if (shown.length === 0) return { roots, image: { kind: 'none' } }
     if (!asPixels) return { roots, image: { kind: 'given', features: await this.#featuresOf(shown) } }
     const pictures = await Promise.all(shown.map((image) => this.#picture(image)))
-    return { roots, image: { kind: 'pixels', pixels: joinPixels(pictures) } }
+    return { roots, image: { kind: 'pixels', input: this.#architecture.vision.join(pictures) } }
   }
 
-  async #grid(image: ImageSource): Promise<TileGrid & { readonly tiles: number }> {
-    let grid = this.#grids.get(image.key)
-    if (!grid) {
-      const { rows, cols, tiles } = await this.#picture(image)
-      grid = { rows, cols, tiles }
-      this.#grids.set(image.key, grid)
+  async #layout(image: ImageSource): Promise<PictureLayout> {
+    let layout = this.#layouts.get(image.key)
+    if (!layout) {
+      layout = (await this.#picture(image)).layout
+      this.#layouts.set(image.key, layout)
     }
-    return grid
+    return layout
   }
 
-  async #picture(image: ImageSource): Promise<ProcessedImage> {
+  async #picture(image: ImageSource): Promise<Picture> {
     let picture = this.#pictures.get(image.key)
     if (!picture) {
-      picture = await this.processor.processImage(await image.read(), image.key)
+      picture = await readPicture(this.processor, await image.read(), image.key)
       this.#pictures.set(image.key, picture)
     }
     return picture
@@ -224,16 +229,15 @@ export class SmolVlmModel implements Model {
 
   /** Features of pictures in order; kept for the whole run, or until the weights change where the vision tower is trained. */
   async #featuresOf(images: readonly ImageSource[]): Promise<HostTensor<'float32'>> {
-    const compute = async (some: readonly ImageSource[]) =>
-      this.network.features(joinPixels(await Promise.all(some.map((image) => this.#picture(image)))))
     const found = new Map(images.map(({ key }) => [key, this.#features.get(key)]))
     const missing = images.filter(({ key }) => !found.get(key))
     if (missing.length > 0) {
-      const computed = await compute(missing)
+      const pictures = await Promise.all(missing.map((image) => this.#picture(image)))
+      const computed = await this.network.features(this.#architecture.vision.passes(pictures))
       const width = computed.dims[1]!
       let row = 0
       for (const image of missing) {
-        const rows = (await this.#grid(image)).tiles * this.processor.imageSeqLen
+        const rows = (await this.#layout(image)).features
         const own = f32(computed.data.slice(row * width, (row + rows) * width), [rows, width])
         found.set(image.key, own)
         this.#features.set(image.key, own)
@@ -242,55 +246,4 @@ export class SmolVlmModel implements Model {
     }
     return stackRows(images.map(({ key }) => found.get(key)!))
   }
-}
-
-function groupByImage<T extends { readonly image: ImageSource | null }>(items: readonly T[]): ImageGroup<T>[] {
-  const groups = new Map<string, ImageGroup<T>>()
-  items.forEach((item, index) => {
-    const key = item.image?.key ?? `text ${index}`
-    const group = groups.get(key)
-    if (group) group.entries.push({ item, index })
-    else groups.set(key, { image: item.image, entries: [{ item, index }] })
-  })
-  return [...groups.values()]
-}
-
-/** Cuts a list into runs of at most `limit` tokens after padding, at least one item each. */
-function batches<T>(items: readonly T[], tokens: (item: T) => number, limit: number): T[][] {
-  const cut: T[][] = []
-  let widest = 0
-  for (const item of items) {
-    const last = cut.at(-1)
-    const width = Math.max(widest, tokens(item))
-    if (last && width * (last.length + 1) <= limit) {
-      last.push(item)
-      widest = width
-    } else {
-      cut.push([item])
-      widest = tokens(item)
-    }
-  }
-  return cut
-}
-
-function joinPixels(pictures: readonly ProcessedImage[]): Pixels {
-  const { height, width } = pictures[0]!
-  const data = new Float32Array(pictures.reduce((n, p) => n + p.pixelValues.length, 0))
-  let at = 0
-  for (const { pixelValues } of pictures) {
-    data.set(pixelValues, at)
-    at += pixelValues.length
-  }
-  return { data, height, width, tiles: pictures.reduce((n, p) => n + p.tiles, 0) }
-}
-
-function stackRows(tensors: readonly HostTensor<'float32'>[]): HostTensor<'float32'> {
-  const width = tensors[0]!.dims[1]!
-  const data = new Float32Array(tensors.reduce((n, t) => n + t.data.length, 0))
-  let at = 0
-  for (const t of tensors) {
-    data.set(t.data, at)
-    at += t.data.length
-  }
-  return f32(data, [data.length / width, width])
 }

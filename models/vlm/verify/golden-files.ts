@@ -1,9 +1,9 @@
 /** The JSON and tensor files of a golden variant, with every field named: an unknown one is an error, not unseen. */
 import { z } from 'zod'
-import { trlConfigSchema } from '../../../losses/verify-grpo.ts'
-import { CheckpointError } from '../../../io/checkpoint-error.ts'
-import { readSafetensors } from '../../../io/safetensors.ts'
-import type { HostTensor, TensorMap } from '../../../tensor.ts'
+import { trlConfigSchema } from '../../losses/verify-grpo.ts'
+import { CheckpointError } from '../../io/checkpoint-error.ts'
+import { readSafetensors } from '../../io/safetensors.ts'
+import type { HostTensor, TensorMap } from '../../tensor.ts'
 
 const numbers = z.array(z.number())
 const ints = z.array(z.int())
@@ -27,9 +27,12 @@ export const caseSchema = z.strictObject({
   num_tokens: z.int(),
   input_ids: ints,
   image_token_runs: z.array(z.tuple([z.int(), z.int()])),
-  position_ids: z.literal('0..T-1'),
+  position_ids: z.enum(['0..T-1', 'tensor position_ids [3,T]: temporal, height, width']),
+  rope_delta: z.int().optional(),
   tile_rows: ints.optional(),
   tile_cols: ints.optional(),
+  image_sizes: z.array(z.tuple([z.int(), z.int()])).optional(),
+  image_grid_thw: z.array(z.tuple([z.int(), z.int(), z.int()])).optional(),
   pixel_attention_mask: z.strictObject({ shape: ints, all_ones: z.boolean() }).optional(),
   pixel_values: pixels.optional(),
   pixel_values_on_white: pixels.optional(),
@@ -57,6 +60,14 @@ export const caseSchema = z.strictObject({
   }),
 })
 export type GoldenCase = z.infer<typeof caseSchema>
+/** What of a case a family's processor says of its pictures beside pixels; no family says all of it. */
+export const PICTURE_FIELDS = [
+  'tile_rows',
+  'tile_cols',
+  'image_sizes',
+  'image_grid_thw',
+  'pixel_attention_mask',
+] as const
 export type GoldenPixels = z.infer<typeof pixels>
 
 export const batchSchema = z.strictObject({
@@ -124,8 +135,6 @@ export const preprocessingSchema = z.strictObject({
 })
 /** Pillow's code of a filter. */
 export const resampleCode = (name: (typeof resampleNames)[number]): number => 1 + resampleNames.indexOf(name)
-
-export const bucketsSchema = z.record(z.string(), z.strictObject({ bucket: ints, identity: z.boolean() }))
 
 /** Tensors of one golden file; remembers which were asked for, so that none stays unseen. */
 export class GoldenTensors {

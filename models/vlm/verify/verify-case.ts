@@ -1,13 +1,15 @@
 /** One golden case: from messages and pictures to logits, greedy tokens and scores. */
 import { join } from 'node:path'
-import { generate } from '../../../generate/generate.ts'
-import type { Verified } from '../../../losses/verify-grpo.ts'
-import { f32 } from '../../../tensor.ts'
-import { packTrees } from '../../../tree/pack.ts'
+import { generate } from '../../generate/generate.ts'
+import type { Verified } from '../../losses/verify-grpo.ts'
+import { f32 } from '../../tensor.ts'
+import { packTrees, positionBehind } from '../../tree/pack.ts'
+import type { Picture, ReferencePixels } from '../family.ts'
+import { pixelsOf } from '../tiles.ts'
 import { type Checks, checksOf, digestError, largestDifference, moments, TOLERANCE } from './checks.ts'
-import { type GoldenCase, type GoldenPixels, GoldenTensors } from './golden-files.ts'
-import { pixelValuesOnWhite } from './on-white.ts'
-import { imagePaths, type PreparedCase, prepareCase, type Variant } from './variant.ts'
+import { type GoldenCase, type GoldenPixels, GoldenTensors, PICTURE_FIELDS } from './golden-files.ts'
+import { decodeOnWhite } from './on-white.ts'
+import { imagePaths, type PreparedCase, prepareCase, rootsOf, type Variant } from './variant.ts'
 
 /** Compares every value of `cases/<name>.json` and its tensors. */
 export async function* verifyCase(variant: Variant, name: string): AsyncGenerator<Verified> {
@@ -24,18 +26,23 @@ export async function* verifyCase(variant: Variant, name: string): AsyncGenerato
 
 function* verifyPrompt(
   check: Checks,
-  { config }: Variant,
+  variant: Variant,
   { golden, inputs }: PreparedCase,
   tensors: GoldenTensors,
 ): Generator<Verified> {
+  const { imageTokenId } = variant.architecture
   yield check.same('prompt', [inputs.prompt], [golden.prompt])
   yield check.same('num_tokens', [inputs.inputIds.length], [golden.num_tokens])
   yield check.same('input_ids', inputs.inputIds, golden.input_ids)
   yield check.same('input_ids (tensor)', inputs.inputIds, tensors.numbers('input_ids'))
-  const runs = runsOf(inputs.inputIds, config.imageTokenId)
+  const runs = runsOf(inputs.inputIds, imageTokenId)
   yield check.same('image_token_runs', runs.flat(), golden.image_token_runs.flat())
-  const { positions } = packTrees([{ prefix: inputs.inputIds, firstFeature: 0, prompts: [] }], config.imageTokenId)
-  yield check.same('position_ids', positions, [...golden.input_ids.keys()])
+  const [root] = rootsOf(variant, [inputs])
+  const { positions } = packTrees([root!], imageTokenId)
+  const stored = golden.position_ids === '0..T-1' ? [...golden.input_ids.keys()] : tensors.numbers('position_ids')
+  yield check.same('position_ids', positions, stored)
+  if (golden.rope_delta !== undefined)
+    yield check.same('rope_delta', [positionBehind(root!) - inputs.inputIds.length], [golden.rope_delta])
 }
 
 /** [start, length] of every run of `token`. */
@@ -57,54 +64,29 @@ async function* verifyPixels(
   tensors: GoldenTensors,
 ): AsyncGenerator<Verified> {
   const paths = imagePaths(golden)
-  const processed = await Promise.all(
-    paths.map(async (path) => processor.processImage(await images.decoded(path), path)),
-  )
-  yield check.same(
-    'tile_rows',
-    processed.map((p) => p.rows),
-    golden.tile_rows ?? [],
-  )
-  yield check.same(
-    'tile_cols',
-    processed.map((p) => p.cols),
-    golden.tile_cols ?? [],
-  )
+  const own = processor.reference(inputs.pictures)
+  for (const field of PICTURE_FIELDS) {
+    if (!(field in own.fields) && golden[field] === undefined) continue
+    const empty = Array.isArray(own.fields[field]) && inputs.pictures.length === 0 ? [] : null
+    yield check.same(field, [JSON.stringify(own.fields[field])], [JSON.stringify(golden[field] ?? empty)])
+  }
+  for (const [name, values] of Object.entries(own.tensors)) yield check.same(name, values, tensors.numbers(name))
   yield check.holds('has pixel_values', paths.length > 0 === (golden.pixel_values !== undefined))
-  if (!golden.pixel_values) return
-  const shape = [1, inputs.tiles, 3, inputs.height, inputs.width]
-  // Tiles are square and filled, so that the product needs no mask: the golden one must be all ones.
-  const mask = [1, inputs.tiles, inputs.height, inputs.width]
-  yield check.same(
-    'pixel_attention_mask',
-    [...mask, true],
-    [...(golden.pixel_attention_mask?.shape ?? []), golden.pixel_attention_mask?.all_ones ?? false],
-  )
-  const uint8 = Buffer.concat(processed.map((p) => p.uint8))
-  yield* compareStoredPixels(
-    check,
-    'pixel_values',
-    { shape, uint8, values: inputs.pixelValues },
-    golden.pixel_values,
-    tensors,
-  )
+  if (!golden.pixel_values || !own.pixels) return
+  yield* compareStoredPixels(check, 'pixel_values', own.pixels, golden.pixel_values, tensors)
   const alpha = paths.some((path) => images.hasAlpha(path))
   yield check.holds('has pixel_values_on_white', alpha === (golden.pixel_values_on_white !== undefined))
   if (!golden.pixel_values_on_white) return
-  const white = await pixelValuesOnWhite(processor, await Promise.all(paths.map((path) => images.original(path))))
-  yield* compareStoredPixels(check, 'pixel_values_on_white', { shape, ...white }, golden.pixel_values_on_white, tensors)
-}
-
-interface OwnPixels {
-  readonly shape: readonly number[]
-  readonly uint8: Uint8Array
-  readonly values: Float32Array
+  const files = await Promise.all(paths.map((path) => images.original(path)))
+  const onWhite = (await Promise.all(files.map(decodeOnWhite))).map((image) => processor.preparePicture(image))
+  const white = processor.reference(onWhite).pixels!
+  yield* compareStoredPixels(check, 'pixel_values_on_white', white, golden.pixel_values_on_white, tensors)
 }
 
 function* compareStoredPixels(
   check: Checks,
   name: string,
-  own: OwnPixels,
+  own: ReferencePixels,
   golden: GoldenPixels,
   tensors: GoldenTensors,
 ): Generator<Verified> {
@@ -151,12 +133,12 @@ function* verifyFeatures(
 async function* verifyOutputs(
   check: Checks,
   variant: Variant,
-  { golden, inputs, pixels, features }: PreparedCase,
+  { golden, inputs, features }: PreparedCase,
   tensors: GoldenTensors,
 ): AsyncGenerator<Verified> {
-  const { network, config } = variant
-  const [length, vocab] = [inputs.inputIds.length, config.text.vocab]
-  const tree = packTrees([{ prefix: inputs.inputIds, firstFeature: 0, prompts: [] }], config.imageTokenId)
+  const { network, architecture } = variant
+  const [length, vocab] = [inputs.inputIds.length, architecture.text.vocab]
+  const tree = packTrees(rootsOf(variant, [inputs]), architecture.imageTokenId)
   const own = await variant.logits.run(tree, features, network.weights, [...inputs.inputIds.keys()])
   const last = own.subarray((length - 1) * vocab)
   yield check.within('logits', storedError(own, [length, vocab], 'logits', tensors), TOLERANCE.logits)
@@ -170,23 +152,40 @@ async function* verifyOutputs(
   const change = golden.logits.last_change_at_half_contrast
   yield check.holds('has last_change_at_half_contrast', (features !== null) === (change !== undefined))
   if (change === undefined || !features) return
-  const faint = await network.features({ ...pixels, data: pixels.data.map((x) => x * 0.5) })
+  const faint = await network.features(architecture.vision.passes(inputs.pictures.map(halfContrast)))
   const faintLast = await variant.logits.run(tree, faint, network.weights, [length - 1])
   const changed = largestDifference(last, faintLast)
   yield check.close('last_change_at_half_contrast', [changed], [change], TOLERANCE.logits)
 }
 
+const halfContrast = (picture: Picture): Picture => {
+  const { data, dims } = pixelsOf(picture)
+  return {
+    ...picture,
+    inputs: {
+      ...picture.inputs,
+      pixels: f32(
+        data.map((x) => x * 0.5),
+        dims,
+      ),
+    },
+  }
+}
+
 /** Greedy decoding with and without a cache, and a given completion scored. */
 async function* verifyDecoding(check: Checks, variant: Variant, prepared: PreparedCase): AsyncGenerator<Verified> {
-  const { network, config, processor } = variant
+  const { network, architecture, processor } = variant
   const { golden, inputs, features, image } = prepared
   const { greedy, completion } = golden
   const prompts = [{ tokens: [], completions: [greedy.ids, completion.ids] }]
-  const tree = packTrees([{ prefix: inputs.inputIds, firstFeature: 0, prompts }], config.imageTokenId)
+  const tree = packTrees(
+    rootsOf(variant, [inputs], () => prompts),
+    architecture.imageTokenId,
+  )
   const { logprobs, entropies } = await network.score(tree, image)
   const rows = [...tree.predictors.subarray(0, greedy.ids.length)]
   const own = await variant.logits.run(tree, features, network.weights, rows)
-  const tops = rows.map((_, i) => topTwo(own.subarray(i * config.text.vocab, (i + 1) * config.text.vocab)))
+  const tops = rows.map((_, i) => topTwo(own.subarray(i * architecture.text.vocab, (i + 1) * architecture.text.vocab)))
 
   const sure = firstUnsure(greedy.top2_logit_margin)
   const cached = await decode(variant, prepared, greedy.ids.length)
@@ -233,9 +232,10 @@ function* verifyCompletion(
 
 /** `count` greedy tokens with the key-value cache; the end token does not stop. */
 async function decode(variant: Variant, { inputs, features }: PreparedCase, count: number) {
-  const { hiddenSize } = variant.config.text
+  const { hiddenSize } = variant.architecture.text
   const request = { tokens: [], samples: 1, maxNewTokens: count, temperature: 0, seed: 0, key: 'verify' }
-  const image = { prefix: inputs.inputIds, firstFeature: 0, prompts: [request] }
+  const [root] = rootsOf(variant, [inputs])
+  const image = { ...root!, prompts: [request] }
   const model = { ...variant.network.generation(), endTokens: new Set<number>() }
   const results = await generate(model, [image], features ?? f32(new Float32Array(hiddenSize), [1, hiddenSize]))
   return results[0]![0]![0]!

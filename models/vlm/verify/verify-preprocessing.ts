@@ -2,11 +2,10 @@
 import { join } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { z } from 'zod'
-import { readJson, readJsonIfPresent } from '../../../io/json-file.ts'
-import type { Verified } from '../../../losses/verify-grpo.ts'
-import { positionBuckets } from '../vision-positions.ts'
+import { readJson, readJsonIfPresent } from '../../io/json-file.ts'
+import type { Verified } from '../../losses/verify-grpo.ts'
 import { checksOf } from './checks.ts'
-import { bucketsSchema, preprocessingSchema, resampleCode } from './golden-files.ts'
+import { preprocessingSchema, resampleCode } from './golden-files.ts'
 
 const object = z.record(z.string(), z.json())
 /** v5 layout: the image settings are inside; hub layout: beside it. */
@@ -30,15 +29,4 @@ export async function* verifyPreprocessing(dir: string): AsyncGenerator<Verified
     'torchvision gaps',
     gaps.every(({ mean, max }) => mean >= 0 && mean <= max),
   )
-}
-
-/** Position buckets of the vision tower, `vision_position_buckets.json`. */
-export async function* verifyVisionPositions(file: string): AsyncGenerator<Verified> {
-  const check = checksOf('vision_position_buckets')
-  const golden = await readJson(file, bucketsSchema)
-  for (const [patches, { bucket, identity }] of Object.entries(golden)) {
-    const own = positionBuckets(Number(patches), Number(patches))
-    yield check.same(`${patches} patches`, own, bucket)
-    yield check.same(`${patches} patches: identity`, [own.every((b, i) => b === i)], [identity])
-  }
 }

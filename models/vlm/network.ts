@@ -1,11 +1,14 @@
 /** Sessions of one model: compiled on first use, run on tokens and pixels. Knows nothing of text, files or messages. */
-import { equal, gather, mul, neg, reduceSum, where } from '../../graph/ops.ts'
-import type { GenerationModel } from '../../generate/generate.ts'
-import { type FullGrpoConfig } from '../../losses/grpo-config.ts'
-import { grpoLoss } from '../../losses/grpo.ts'
-import { Session, type SessionOptions } from '../../runtime/session.ts'
-import type { PackedTree } from '../../tree/pack.ts'
-import { f32, type HostTensor, i32, type TensorMap, type Weights } from '../../tensor.ts'
+import { equal, gather, mul, neg, reduceSum, where } from '../graph/ops.ts'
+import type { GenerationModel } from '../generate/generate.ts'
+import { type FullGrpoConfig } from '../losses/grpo-config.ts'
+import { grpoLoss } from '../losses/grpo.ts'
+import { MASKED } from '../layers/text.ts'
+import { Session, type SessionOptions } from '../runtime/session.ts'
+import type { PackedTree } from '../tree/pack.ts'
+import { f32, type HostTensor, i32, type TensorMap, type Weights } from '../tensor.ts'
+import { concatFloats } from './stack.ts'
+import type { VisionInput } from './family.ts'
 import {
   type BuiltGraph,
   extendGraph,
@@ -16,20 +19,11 @@ import {
   withGradients,
 } from './graphs.ts'
 import { samplerGraph } from './sampler.ts'
-import { MASKED } from './text.ts'
 
-/** Pixels of all tiles of a batch, float32 [tiles, 3, height, width]. */
-export interface Pixels {
-  readonly data: Float32Array
-  readonly tiles: number
-  readonly height: number
-  readonly width: number
-}
-
-/** Image input of a scoring pass: features (frozen vision) or pixels (trained vision), or neither. */
+/** Image input of a scoring pass: features (frozen vision) or what they are made of (trained vision), or neither. */
 export type ImageInput =
   | { readonly kind: 'given'; readonly features: HostTensor<'float32'> }
-  | { readonly kind: 'pixels'; readonly pixels: Pixels }
+  | { readonly kind: 'pixels'; readonly input: VisionInput }
   | { readonly kind: 'none' }
 
 /** A completion of the packed tree as the policy loss sees it; spans of the tree in the same order. */
@@ -76,27 +70,22 @@ export class Network {
     this.weights = weights
   }
 
-  /** Image features float32 [tiles·tokens, hidden], a few tiles at a time. */
-  async features(pixels: Pixels): Promise<HostTensor<'float32'>> {
-    const { height, width, tiles } = pixels
-    const build = () => visionGraph(this.context, height, width)
-    const session = await this.#session(`vision ${height}x${width}`, build, { spin: false })
-    const size = 3 * height * width
-    const batch = Math.max(1, Math.floor((64 * 3 * 64 * 64) / size))
+  /** Image features float32 [F, hidden] of several passes, one after the other. */
+  async features(passes: readonly VisionInput[]): Promise<HostTensor<'float32'>> {
     const parts: Float32Array[] = []
-    for (let at = 0; at < tiles; at += batch) {
-      const count = Math.min(batch, tiles - at)
-      const slice = f32(pixels.data.subarray(at * size, (at + count) * size), [count, 3, height, width])
-      const result = await session.run({ ...this.weights, pixels: slice })
+    for (const input of passes) {
+      const build = () => visionGraph(this.context, input)
+      const session = await this.#session(`vision ${input.graph}`, build, { spin: false })
+      const result = await session.run({ ...this.weights, ...input.feeds })
       parts.push(result.features!.data as Float32Array)
     }
-    const hidden = this.context.config.text.hiddenSize
+    const hidden = this.context.architecture.text.hiddenSize
     return f32(concatFloats(parts), [parts.reduce((n, p) => n + p.length, 0) / hidden, hidden])
   }
 
   /** The face that the sampler works with. */
   generation(): GenerationModel {
-    const { text, imageTokenId, eosTokenIds } = this.context.config
+    const { text, imageTokenId, eosTokenIds } = this.context.architecture
     return {
       layers: text.layers,
       kvHeads: text.kvHeads,
@@ -121,7 +110,7 @@ export class Network {
 
   /** Small steps of small models are faster on one thread: each of their operators is shorter than a handover. */
   #threadsFor(tokens: number): SessionOptions {
-    const { hiddenSize, intermediate } = this.context.config.text
+    const { hiddenSize, intermediate } = this.context.architecture.text
     const perToken = hiddenSize * intermediate
     return perToken <= SMALL_LAYER && perToken * tokens <= SMALL_PRODUCT ? { threads: 1 } : {}
   }
@@ -177,7 +166,7 @@ export class Network {
 
   /** Chunks of predicted tokens, logits of one of which exist at a time. One number, so that one session serves all. */
   get #chunks(): number {
-    return Math.min(MOST_CHUNKS, Math.ceil(this.context.config.text.vocab / CHUNK_VOCAB))
+    return Math.min(MOST_CHUNKS, Math.ceil(this.context.architecture.text.vocab / CHUNK_VOCAB))
   }
 
   #session(name: string, build: () => BuiltGraph, how: SessionOptions = {}): Promise<Session> {
@@ -234,7 +223,7 @@ function treeFeeds(tree: PackedTree, chunks: number): TensorMap {
   }
   return {
     ids: i32(tree.ids, dims),
-    positions: i32(tree.positions, dims),
+    positions: i32(tree.positions, tree.positionDims),
     ends: i32(tree.ends, dims),
     featureIndex: i32(tree.featureIndex, dims),
     predictors: chunked(tree.predictors),
@@ -272,19 +261,13 @@ function policyFeeds(tree: PackedTree, rows: readonly PolicyRow[]): TensorMap {
   }
 }
 
-function sourceOf(image: ImageInput): FeatureSource {
-  if (image.kind !== 'pixels') return { kind: image.kind }
-  return { kind: 'pixels', height: image.pixels.height, width: image.pixels.width }
-}
+const sourceOf = (image: ImageInput): FeatureSource => (image.kind === 'pixels' ? image : { kind: image.kind })
 
-const sourceKey = (image: ImageInput): string =>
-  image.kind === 'pixels' ? `pixels ${image.pixels.height}x${image.pixels.width}` : image.kind
+const sourceKey = (image: ImageInput): string => (image.kind === 'pixels' ? `pixels ${image.input.graph}` : image.kind)
 
 function imageFeeds(image: ImageInput): TensorMap {
   if (image.kind === 'given') return { features: image.features }
-  if (image.kind === 'none') return {}
-  const { data, tiles, height, width } = image.pixels
-  return { pixels: f32(data, [tiles, 3, height, width]) }
+  return image.kind === 'none' ? {} : image.input.feeds
 }
 
 function updateResult(outputs: TensorMap): UpdateResult {
@@ -295,15 +278,4 @@ function updateResult(outputs: TensorMap): UpdateResult {
     else if (name.startsWith('metric:')) metrics[name.slice(7)] = tensor.data[0] as number
   }
   return { gradients, metrics, loss: outputs.loss!.data[0] as number }
-}
-
-function concatFloats(parts: readonly Float32Array[]): Float32Array {
-  if (parts.length === 1) return parts[0]!
-  const all = new Float32Array(parts.reduce((n, p) => n + p.length, 0))
-  let at = 0
-  for (const part of parts) {
-    all.set(part, at)
-    at += part.length
-  }
-  return all
 }

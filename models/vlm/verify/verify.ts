@@ -1,9 +1,9 @@
-/** Recomputes a golden variant of the SmolVLM / Idefics3 family with the product's own code, and compares. */
+/** Recomputes a golden variant of any family with the product's own code, and compares. */
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { reasonOf } from '../../../io/json-file.ts'
-import type { Verified } from '../../../losses/verify-grpo.ts'
-import type { SessionOptions } from '../../../runtime/session.ts'
+import { reasonOf } from '../../io/json-file.ts'
+import type { Verified } from '../../losses/verify-grpo.ts'
+import type { SessionOptions } from '../../runtime/session.ts'
 import { adapt } from './adapter.ts'
 import { checksOf } from './checks.ts'
 import { GoldenTensors } from './golden-files.ts'
@@ -28,7 +28,7 @@ export interface Section {
  *
  * @throws CheckpointError when the checkpoint cannot be loaded.
  */
-export async function* verifySmolVlm(
+export async function* verifyVariant(
   dir: string,
   images: GoldenImages,
   options: SessionOptions,

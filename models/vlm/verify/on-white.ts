@@ -1,23 +1,9 @@
 /** Pictures with an alpha channel as the reference sees them when it is handed the decoded picture: composed on white. */
 import sharp from 'sharp'
-import { decodeImage, type RgbImage } from '../../../io/image.ts'
-import type { SmolVlmProcessor } from '../processor.ts'
-import { tileImage } from '../tiles.ts'
-
-/** Pixels of all tiles of the pictures in order. */
-export async function pixelValuesOnWhite(
-  { settings }: SmolVlmProcessor,
-  files: readonly Buffer[],
-): Promise<{ uint8: Uint8Array; values: Float32Array }> {
-  const tiled = (await Promise.all(files.map(onWhite))).map((image) => tileImage(image, settings))
-  return {
-    uint8: Buffer.concat(tiled.map((t) => t.uint8)),
-    values: Float32Array.from(tiled.flatMap((t) => [...t.pixelValues])),
-  }
-}
+import { decodeImage, type RgbImage } from '../../io/image.ts'
 
 /** Pillow's `alpha_composite` over opaque white, in its integer arithmetic. */
-async function onWhite(bytes: Buffer): Promise<RgbImage> {
+export async function decodeOnWhite(bytes: Buffer): Promise<RgbImage> {
   const { data, info } = await sharp(bytes)
     .autoOrient()
     .toColourspace('srgb')

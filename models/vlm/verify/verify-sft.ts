@@ -1,15 +1,15 @@
 /** Supervised fine-tuning: loss and the gradient of every parameter, the vision tower included. */
 import { join } from 'node:path'
-import { readJson } from '../../../io/json-file.ts'
-import { isMissing } from '../../../io/json-file.ts'
+import { readJson } from '../../io/json-file.ts'
+import { isMissing } from '../../io/json-file.ts'
 import { stat } from 'node:fs/promises'
-import type { Verified } from '../../../losses/verify-grpo.ts'
-import { packTrees } from '../../../tree/pack.ts'
+import type { Verified } from '../../losses/verify-grpo.ts'
+import { packTrees } from '../../tree/pack.ts'
 import { type Checks, checksOf, TOLERANCE } from './checks.ts'
 import { GoldenTensors, sftSchema } from './golden-files.ts'
 import { compareGradients, compareGradientSummaries } from './gradients.ts'
-import { padRight } from './padding.ts'
-import { pixelsOf, type PreparedCase, prepareCase, type Variant } from './variant.ts'
+import { paddedPositions, padRight } from './padding.ts'
+import { positionsOf, type PreparedCase, prepareCase, rootsOf, underStoredNames, type Variant } from './variant.ts'
 
 /** The cases whose prompts the rows continue. */
 const ROWS = ['single', 'interleaved']
@@ -24,31 +24,28 @@ export async function* verifySft(variant: Variant): AsyncGenerator<Verified> {
   const completions = cases.map((_, i) => batch.row('labels', i).filter((label) => label !== IGNORED))
   yield* compareBatch(check, variant, cases, completions, batch)
 
-  const { network, config, processor } = variant
-  let firstFeature = 0
-  const roots = cases.map(({ inputs }, i) => {
-    const prompts = [{ tokens: [], completions: [completions[i]!] }]
-    const root = { prefix: inputs.inputIds, firstFeature, prompts }
-    firstFeature += inputs.tiles * processor.imageSeqLen
-    return root
-  })
+  const { network, architecture } = variant
+  const inputs = cases.map((c) => c.inputs)
+  const roots = rootsOf(variant, inputs, (i) => [{ tokens: [], completions: [completions[i]!] }])
   const tokens = completions.flat().length
   yield check.same('label_tokens', [tokens], [golden.label_tokens])
   const weights = new Float32Array(tokens).fill(1 / tokens)
-  const image = { kind: 'pixels', pixels: pixelsOf(cases.map((c) => c.inputs)) } as const
-  const own = await network.supervisedGradient(packTrees(roots, config.imageTokenId), image, weights)
+  const pictures = inputs.flatMap((i) => i.pictures)
+  const image = { kind: 'pixels', input: architecture.vision.join(pictures) } as const
+  const own = await network.supervisedGradient(packTrees(roots, architecture.imageTokenId), image, weights)
   yield check.close('loss', [own.loss], [golden.loss], TOLERANCE.loss)
   yield check.close('loss_float64', [own.loss], [golden.loss_float64], TOLERANCE.loss)
-  const unused = Object.keys(network.weights).filter((name) => !(name in own.gradients))
+  const gradients = underStoredNames(variant, own.gradients)
+  const unused = Object.keys(underStoredNames(variant, network.weights)).filter((name) => !(name in gradients))
   yield check.same('without_gradient', unused.toSorted(), golden.without_gradient.toSorted())
-  yield* compareGradientSummaries(check, own.gradients, golden.grads)
+  yield* compareGradientSummaries(check, gradients, golden.grads)
   const whole = join(variant.dir, 'train', 'sft_grads.safetensors')
-  if (await exists(whole)) yield* compareGradients(check, own.gradients, await GoldenTensors.open(whole))
+  if (await exists(whole)) yield* compareGradients(check, gradients, await GoldenTensors.open(whole))
 }
 
 function* compareBatch(
   check: Checks,
-  { config }: Variant,
+  variant: Variant,
   cases: readonly PreparedCase[],
   completions: readonly (readonly number[])[],
   batch: GoldenTensors,
@@ -56,14 +53,15 @@ function* compareBatch(
   const prompts = cases.map((c) => c.inputs.inputIds)
   const padded = padRight(
     prompts.map((prompt, i) => [...prompt, ...completions[i]!]),
-    config.padTokenId ?? 0,
+    variant.architecture.padTokenId ?? 0,
   )
   const labels = prompts.map((prompt, i) => [...prompt.map(() => IGNORED), ...completions[i]!])
   yield check.same('input_ids', padded.ids.flat(), batch.numbers('input_ids'))
   yield check.same('attention_mask', padded.mask.flat(), batch.numbers('attention_mask'))
-  yield check.same('position_ids', padded.positions.flat(), batch.numbers('position_ids'))
+  const sequences = cases.map(({ inputs }, i) => positionsOf(variant, inputs, completions[i]))
+  yield check.same('position_ids', paddedPositions(padded.mask, sequences), batch.numbers('position_ids'))
   yield check.same('labels', padRight(labels, IGNORED).ids.flat(), batch.numbers('labels'))
-  const ends = completions.map((completion) => config.eosTokenIds.includes(completion.at(-1) ?? -1))
+  const ends = completions.map((completion) => variant.architecture.eosTokenIds.includes(completion.at(-1) ?? -1))
   yield check.same('completions end', ends, [true, true])
   yield check.same('tensors that nothing was compared with', batch.unread(), [])
 }

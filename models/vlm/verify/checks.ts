@@ -1,5 +1,5 @@
 /** Comparisons of a recomputed quantity with its golden value. Anything missing or of another length fails. */
-import type { Verified } from '../../../losses/verify-grpo.ts'
+import type { Verified } from '../../losses/verify-grpo.ts'
 
 /** What README.md of the goldens allows in float32, per quantity. */
 export const TOLERANCE = {

@@ -1,9 +1,8 @@
-/** The graphs of the family: vision features, generation, scoring, and the updates. One source: the layer functions. */
-import { grad } from '../../graph/autodiff.ts'
-import { Graph, sum, type Value } from '../../graph/graph.ts'
+/** The graphs of a model: vision features, generation, scoring, and the updates. One source: the layer functions. */
+import { grad } from '../graph/autodiff.ts'
+import { Graph, sum, type Value } from '../graph/graph.ts'
 import {
   concat,
-  constant,
   flatten2d,
   gather,
   matmul,
@@ -14,24 +13,21 @@ import {
   stopGradient,
   sub,
   tokenLogprob,
-} from '../../graph/ops.ts'
-import { i32, type Weights } from '../../tensor.ts'
-import { type LoraShape, Parameters } from '../parameters.ts'
-import type { SmolVlmConfig } from './config.ts'
-import { embed, headName, textModel, treeBias } from './text.ts'
-import { connector, visionTower } from './vision.ts'
+} from '../graph/ops.ts'
+import { headName, embed, textModel, treeBias } from '../layers/text.ts'
+import { type LoraShape, Parameters } from '../layers/parameters.ts'
+import { positionDims } from '../layers/rotary.ts'
+import type { TextArchitecture } from '../layers/text-config.ts'
+import type { Weights } from '../tensor.ts'
+import type { Architecture, VisionInput } from './family.ts'
 
 /** What every graph of a model is built from. */
 export interface GraphContext {
-  readonly config: SmolVlmConfig
+  readonly architecture: Architecture
   readonly frozen: Weights
   /** Names and shapes of trainable tensors. */
   readonly trainable: ReadonlyMap<string, readonly number[]>
   readonly lora: LoraShape | null
-  /** Position-table index of every patch of a tile of the given rows × cols. */
-  readonly patchPositions: (rows: number, cols: number) => Int32Array
-  /** Tokens that must never be sampled. */
-  readonly banned: readonly number[]
 }
 
 export interface BuiltGraph {
@@ -43,19 +39,10 @@ export function parameters(context: GraphContext, graph: Graph): Parameters {
   return new Parameters(graph, context.frozen, context.trainable, context.lora)
 }
 
-/** Image features from pixels float32 [B, 3, height, width]. */
-function features(context: GraphContext, params: Parameters, height: number, width: number): Value {
-  const { config } = context
-  const pixels = params.graph.input('pixels', 'float32', ['B', 3, height, width])
-  const [rows, cols] = [height / config.vision.patch, width / config.vision.patch]
-  const positions = constant(params.graph, i32(context.patchPositions(rows, cols), [rows * cols]))
-  return connector(params, config, visionTower(params, config, pixels, positions), rows, cols)
-}
-
-/** pixels [B, 3, h, w] → features [B·tokens, hidden]. */
-export function visionGraph(context: GraphContext, height: number, width: number): BuiltGraph {
+/** Feeds of `input` and of every other of its graph → features [F, hidden]. */
+export function visionGraph(context: GraphContext, input: VisionInput): BuiltGraph {
   const graph = new Graph()
-  return { graph, outputs: { features: features(context, parameters(context, graph), height, width) } }
+  return { graph, outputs: { features: context.architecture.vision.features(parameters(context, graph), input) } }
 }
 
 interface TreeInputs {
@@ -64,10 +51,10 @@ interface TreeInputs {
   readonly featureIndex: Value
 }
 
-function treeInputs(graph: Graph, n: string): TreeInputs {
+function treeInputs(graph: Graph, text: TextArchitecture, n: string): TreeInputs {
   return {
     ids: graph.input('ids', 'int32', ['I', n]),
-    positions: graph.input('positions', 'int32', ['I', n]),
+    positions: graph.input('positions', 'int32', positionDims(text, ['I', n])),
     featureIndex: graph.input('featureIndex', 'int32', ['I', n]),
   }
 }
@@ -75,15 +62,15 @@ function treeInputs(graph: Graph, n: string): TreeInputs {
 /**
  * New tokens of token trees over cached keys: prefixes and prompts (nothing cached yet), then one token for each node.
  *
- * Inputs: ids, positions, featureIndex [I, S], features float32 [F, hidden], bias float32 [I, S, T+S] (cached keys first),
- * pastKey.*, pastValue.* [I, kvHeads, T, headDim], rows int32 [P] (flat token indices).
+ * Inputs: ids, featureIndex [I, S], positions [I, S] or [3, I, S] (M-RoPE), features float32 [F, hidden], bias float32
+ * [I, S, T+S] (cached keys first), pastKey.*, pastValue.* [I, kvHeads, T, headDim], rows int32 [P] (flat token indices).
  * Outputs: key.*, value.* of the new tokens, hidden float32 [P, hidden] of the rows.
  */
 export function extendGraph(context: GraphContext): BuiltGraph {
-  const { text } = context.config
+  const { text } = context.architecture
   const graph = new Graph()
   const params = parameters(context, graph)
-  const { ids, positions, featureIndex } = treeInputs(graph, 'S')
+  const { ids, positions, featureIndex } = treeInputs(graph, text, 'S')
   const image = graph.input('features', 'float32', ['F', text.hiddenSize])
   const bias = graph.input('bias', 'float32', ['I', 'S', sum(['S', 'T'])])
   const rows = graph.input('rows', 'int32', ['P'])
@@ -91,8 +78,8 @@ export function extendGraph(context: GraphContext): BuiltGraph {
     key: graph.input(`pastKey.${layer}`, 'float32', ['I', text.kvHeads, 'T', text.headDim]),
     value: graph.input(`pastValue.${layer}`, 'float32', ['I', text.kvHeads, 'T', text.headDim]),
   }))
-  const embeddings = embed(params, ids, image, featureIndex)
-  const { hidden, cache } = textModel(params, context.config, { embeddings, positions, bias, past })
+  const embeddings = embed(params, text, ids, image, featureIndex)
+  const { hidden, cache } = textModel(params, text, { embeddings, positions, bias, past })
   return { graph, outputs: { ...cacheOutputs(cache), hidden: gather(flatten2d(hidden), rows) } }
 }
 
@@ -107,9 +94,7 @@ function cacheOutputs(cache: readonly { key: Value; value: Value }[]): Record<st
 
 /** Where the image features of a scoring graph come from. */
 export type FeatureSource =
-  | { readonly kind: 'given' }
-  | { readonly kind: 'pixels'; readonly height: number; readonly width: number }
-  | { readonly kind: 'none' }
+  { readonly kind: 'given' } | { readonly kind: 'pixels'; readonly input: VisionInput } | { readonly kind: 'none' }
 
 export interface Scores {
   readonly graph: Graph
@@ -123,22 +108,22 @@ export interface Scores {
 }
 
 /**
- * Teacher-forced scores of a packed tree (models/tree/pack.ts): inputs ids, positions, ends, featureIndex [I, N];
- * predictors, targets int32 [chunks, C] (P = chunks·C). Logits exist for one chunk at a time.
+ * Teacher-forced scores of a packed tree (models/tree/pack.ts): inputs ids, ends, featureIndex [I, N],
+ * positions [I, N] or [3, I, N] (M-RoPE); predictors, targets int32 [chunks, C] (P = chunks·C). Logits exist for one chunk at a time.
  */
 export function scoreTree(context: GraphContext, source: FeatureSource, chunks = 1): Scores {
-  const { config } = context
+  const { text } = context.architecture
   const graph = new Graph()
   const params = parameters(context, graph)
-  const { ids, positions, featureIndex } = treeInputs(graph, 'N')
+  const { ids, positions, featureIndex } = treeInputs(graph, text, 'N')
   const ends = graph.input('ends', 'int32', ['I', 'N'])
   const image = source.kind === 'none' ? null : imageFeatures(context, params, source)
-  const embeddings = embed(params, ids, image, image && featureIndex)
-  const { hidden } = textModel(params, config, { embeddings, positions, bias: treeBias(ends), past: null })
+  const embeddings = embed(params, text, ids, image, image && featureIndex)
+  const { hidden } = textModel(params, text, { embeddings, positions, bias: treeBias(ends), past: null })
   const predictors = graph.input('predictors', 'int32', [chunks, 'C'])
   const targets = graph.input('targets', 'int32', [chunks, 'C'])
   const flat = flatten2d(hidden)
-  const head = params.weight(headName(config))
+  const head = params.weight(headName(text))
   const row = (x: Value, chunk: number) => reshape(slice(x, 0, chunk, chunk + 1), ['C'])
   const parts = Array.from({ length: chunks }, (_, chunk) => {
     const x = gather(flat, row(predictors, chunk))
@@ -171,8 +156,9 @@ function imageFeatures(
   params: Parameters,
   source: Exclude<FeatureSource, { kind: 'none' }>,
 ): Value {
-  if (source.kind === 'pixels') return features(context, params, source.height, source.width)
-  return params.graph.input('features', 'float32', ['F', context.config.text.hiddenSize])
+  const { text, vision } = context.architecture
+  if (source.kind === 'pixels') return vision.features(params, source.input)
+  return params.graph.input('features', 'float32', ['F', text.hiddenSize])
 }
 
 /** Adds the gradients of a scalar loss with respect to every trainable tensor in use, as outputs `grad:<name>`. */

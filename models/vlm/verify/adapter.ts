@@ -1,7 +1,7 @@
 /** The golden adapter on the golden checkpoint. */
 import { join } from 'node:path'
-import type { Weights } from '../../../tensor.ts'
-import { type Adapter, readAdapter } from '../../lora.ts'
+import type { Weights } from '../../tensor.ts'
+import { type Adapter, readAdapter } from '../lora.ts'
 import { Network } from '../network.ts'
 import { LogitsRunner } from './logits-runner.ts'
 import type { Variant } from './variant.ts'

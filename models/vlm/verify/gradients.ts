@@ -1,6 +1,6 @@
 /** Comparison of gradients: whole tensors, or what is stored of them. */
-import type { Verified } from '../../../losses/verify-grpo.ts'
-import type { Weights } from '../../../tensor.ts'
+import type { Verified } from '../../losses/verify-grpo.ts'
+import type { Weights } from '../../tensor.ts'
 import { type Checks, largest, largestDifference, TOLERANCE } from './checks.ts'
 import type { GoldenSummary, GoldenTensors } from './golden-files.ts'
 

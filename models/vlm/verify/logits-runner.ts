@@ -1,13 +1,13 @@
 /** Whole logits of chosen tokens: the product never needs them, the goldens do. */
-import { gather, flatten2d } from '../../../graph/ops.ts'
-import { Session, type SessionOptions } from '../../../runtime/session.ts'
-import { type HostTensor, i32, type Weights } from '../../../tensor.ts'
-import type { PackedTree } from '../../../tree/pack.ts'
-import { type FeatureSource, type GraphContext, scoreTree } from '../graphs.ts'
-import { logits } from '../text.ts'
+import { gather, flatten2d } from '../../graph/ops.ts'
+import { logits } from '../../layers/text.ts'
+import { Session, type SessionOptions } from '../../runtime/session.ts'
+import { type HostTensor, i32, type Weights } from '../../tensor.ts'
+import type { PackedTree } from '../../tree/pack.ts'
+import { type GraphContext, scoreTree } from '../graphs.ts'
 
 export class LogitsRunner {
-  readonly #sessions = new Map<FeatureSource['kind'], Promise<Session>>()
+  readonly #sessions = new Map<'given' | 'none', Promise<Session>>()
 
   constructor(
     private readonly context: GraphContext,
@@ -31,7 +31,7 @@ export class LogitsRunner {
     const result = await session.run({
       ...weights,
       ids: i32(tree.ids, dims),
-      positions: i32(tree.positions, dims),
+      positions: i32(tree.positions, tree.positionDims),
       ends: i32(tree.ends, dims),
       featureIndex: i32(tree.featureIndex, dims),
       rows: i32(Int32Array.from(rows), [rows.length]),
@@ -50,7 +50,7 @@ export class LogitsRunner {
     if (!session) {
       const { graph, params, hidden } = scoreTree(this.context, { kind })
       const rows = graph.input('rows', 'int32', ['R'])
-      const output = logits(params, this.context.config, gather(flatten2d(hidden), rows))
+      const output = logits(params, this.context.architecture.text, gather(flatten2d(hidden), rows))
       session = Session.create(graph, { logits: output }, this.options)
       this.#sessions.set(kind, session)
     }

@@ -1,5 +1,5 @@
 /** Sampling of next tokens as a graph: logits never leave it. */
-import { Graph, type Value } from '../../graph/graph.ts'
+import { Graph, type Value } from '../graph/graph.ts'
 import {
   add,
   arange,
@@ -21,10 +21,10 @@ import {
   slice,
   softmax,
   sub,
-} from '../../graph/ops.ts'
-import { f32 } from '../../tensor.ts'
+} from '../graph/ops.ts'
+import { logits, MASKED } from '../layers/text.ts'
+import { f32 } from '../tensor.ts'
 import { type BuiltGraph, type GraphContext, parameters } from './graphs.ts'
-import { logits, placeholderBan } from './text.ts'
 
 /** The largest float32 below 1. */
 const BELOW_ONE = 1 - 2 ** -24
@@ -43,12 +43,12 @@ const WORST = 80
  */
 export function samplerGraph(context: GraphContext, temperatures: 'one' | 'any'): BuiltGraph {
   const graph = new Graph()
-  const { config, banned } = context
-  const { vocab, hiddenSize } = config.text
+  const { text, banned } = context.architecture
+  const { vocab, hiddenSize } = text
   const hidden = graph.input('hidden', 'float32', ['P', hiddenSize])
   const uniforms = graph.input('uniforms', 'float32', ['P', 'G'])
-  const z = logits(parameters(context, graph), config, hidden)
-  const allowed = add(z, constant(graph, f32(placeholderBan(config, banned), [vocab])))
+  const z = logits(parameters(context, graph), text, hidden)
+  const allowed = add(z, constant(graph, f32(ban(vocab, banned), [vocab])))
   const probs = softmax(allowed)
   const tempered =
     temperatures === 'one' ? probs : softmax(mul(allowed, graph.input('inverseTemperature', 'float32', ['P', 1])))
@@ -64,6 +64,13 @@ export function samplerGraph(context: GraphContext, temperatures: 'one' | 'any')
   const gap = sub(reshape(others, ['P', 1, known.length]), reshape(pickMany(z, sampled), ['P', 'G', 1]))
   const lost = reduceSum(exp(minimum(gap, WORST)), { axes: [-1] })
   return { graph, outputs: { sampled, logprobs: neg(log(add(exp(neg(logprobs)), lost))) } }
+}
+
+/** Bias [V] that makes some tokens impossible to sample. */
+function ban(vocab: number, banned: readonly number[]): Float32Array {
+  const bias = new Float32Array(vocab)
+  for (const id of banned) if (id < vocab) bias[id] = MASKED
+  return bias
 }
 
 /** Weights [P, V] and uniform numbers [P, G] to indices [P, G]. */

@@ -2,8 +2,8 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
-import { CheckpointError } from '../../../io/checkpoint-error.ts'
-import { readJson } from '../../../io/json-file.ts'
+import { CheckpointError } from '../../io/checkpoint-error.ts'
+import { readJson } from '../../io/json-file.ts'
 
 const size = z.strictObject({ width: z.int(), height: z.int(), mode: z.string() })
 export const imagesSchema = z.record(

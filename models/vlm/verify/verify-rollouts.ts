@@ -1,22 +1,22 @@
 /** GRPO on the adapter: scores, advantages, loss, gradients of A and B, and AdamW steps. */
 import { join } from 'node:path'
-import { readJson } from '../../../io/json-file.ts'
-import { readSafetensors } from '../../../io/safetensors.ts'
-import { groupAdvantages } from '../../../losses/advantages.ts'
-import { lossMetrics } from '../../../losses/metrics.ts'
-import { tokenWeights } from '../../../losses/normalization.ts'
-import type { Verified } from '../../../losses/verify-grpo.ts'
-import { initAdamW, stepAdamW } from '../../../optim/adamw.ts'
-import { clipScale, globalNorm } from '../../../optim/clip.ts'
-import type { Weights } from '../../../tensor.ts'
-import { type PackedTree, packTrees } from '../../../tree/pack.ts'
+import { readJson } from '../../io/json-file.ts'
+import { readSafetensors } from '../../io/safetensors.ts'
+import { groupAdvantages } from '../../losses/advantages.ts'
+import { lossMetrics } from '../../losses/metrics.ts'
+import { tokenWeights } from '../../losses/normalization.ts'
+import type { Verified } from '../../losses/verify-grpo.ts'
+import { initAdamW, stepAdamW } from '../../optim/adamw.ts'
+import { clipScale, globalNorm } from '../../optim/clip.ts'
+import type { Weights } from '../../tensor.ts'
+import { type PackedTree, packTrees } from '../../tree/pack.ts'
 import type { ImageInput, PolicyRow, UpdateResult } from '../network.ts'
 import type { AdaptedVariant } from './adapter.ts'
 import { type Checks, checksOf, largestDifference, TOLERANCE } from './checks.ts'
 import { type GoldenGrpo, type GoldenMetrics, grpoSchema, GoldenTensors } from './golden-files.ts'
 import { compareGradients } from './gradients.ts'
-import { padLeft, padRight, positionsOf } from './padding.ts'
-import { pixelsOf, type PreparedCase, prepareCase, type Variant } from './variant.ts'
+import { padLeft, paddedPositions, padRight } from './padding.ts'
+import { featuresOf, positionsOf, type PreparedCase, prepareCase, rootsOf, type Variant } from './variant.ts'
 
 /** The cases whose prompts are completed, each `num_generations` times. */
 const PROMPTS = ['single', 'interleaved']
@@ -46,7 +46,7 @@ export async function* verifyRollouts(
 }
 
 async function prepare(variant: Variant, batch: GoldenTensors): Promise<Rollouts> {
-  const { config, processor, network } = variant
+  const { architecture, processor } = variant
   const golden = await readJson(join(variant.dir, 'train', 'grpo.json'), grpoSchema)
   const prompts: PreparedCase[] = []
   for (const name of PROMPTS) prompts.push(await prepareCase(variant, name))
@@ -54,26 +54,27 @@ async function prepare(variant: Variant, batch: GoldenTensors): Promise<Rollouts
     ...processor.tokenizer.encode(text, { addSpecialTokens: false }),
     processor.tokenizer.idOf(processor.tokenizer.eosToken ?? '') ?? NaN,
   ])
-  let firstFeature = 0
-  const roots = prompts.map(({ inputs }, i) => {
-    const own = completions.slice(i * golden.num_generations, (i + 1) * golden.num_generations)
-    const root = { prefix: inputs.inputIds, firstFeature, prompts: [{ tokens: [], completions: own }] }
-    firstFeature += inputs.tiles * processor.imageSeqLen
-    return root
-  })
-  const features = await network.features(pixelsOf(prompts.map((p) => p.inputs)))
-  const tree = packTrees(roots, config.imageTokenId)
-  return { golden, batch, prompts, completions, tree, image: { kind: 'given', features } }
+  const inputs = prompts.map((p) => p.inputs)
+  const size = golden.num_generations
+  const own = (i: number) => [{ tokens: [], completions: completions.slice(i * size, (i + 1) * size) }]
+  const tree = packTrees(rootsOf(variant, inputs, own), architecture.imageTokenId)
+  const features = await featuresOf(
+    variant,
+    inputs.flatMap((i) => i.pictures),
+  )
+  const image: ImageInput = features ? { kind: 'given', features } : { kind: 'none' }
+  return { golden, batch, prompts, completions, tree, image }
 }
 
 function* compareRows(
   check: Checks,
-  { config }: Variant,
+  variant: Variant,
   { golden, batch, prompts, completions }: Rollouts,
 ): Generator<Verified> {
-  const pad = config.padTokenId ?? 0
-  const owners = completions.map((_, row) => prompts[Math.floor(row / golden.num_generations)]!.inputs.inputIds)
-  const [left, right] = [padLeft(owners, pad), padRight(completions, pad)]
+  const pad = variant.architecture.padTokenId ?? 0
+  const owners = completions.map((_, row) => prompts[Math.floor(row / golden.num_generations)]!.inputs)
+  const prefixes = owners.map((inputs) => inputs.inputIds)
+  const [left, right] = [padLeft(prefixes, pad), padRight(completions, pad)]
   const mask = left.mask.map((row, i) => [...row, ...right.mask[i]!])
   yield check.same('completion_ids', right.ids.flat(), batch.numbers('completion_ids'))
   yield check.same('completion_mask', right.mask.flat(), batch.numbers('completion_mask'))
@@ -83,7 +84,8 @@ function* compareRows(
     batch.numbers('input_ids'),
   )
   yield check.same('attention_mask', mask.flat(), batch.numbers('attention_mask'))
-  yield check.same('position_ids', mask.flatMap(positionsOf), batch.numbers('position_ids'))
+  const sequences = owners.map((inputs, row) => positionsOf(variant, inputs, completions[row]))
+  yield check.same('position_ids', paddedPositions(mask, sequences), batch.numbers('position_ids'))
 }
 
 /** Scores with the adapter on and, where the loss has a KL term, off. */
