@@ -114,6 +114,11 @@ export interface Processor {
   splitPrompt(text: string, layout: PictureLayout | null): SplitPrompt
   /** The prompt of a conversation, the generation prompt added; `layouts` are those of its pictures in order. */
   splitMessages(messages: readonly ChatMessage[], layouts: readonly PictureLayout[]): SplitPrompt
+  /**
+   * The image settings that a checkpoint's file states as transformers reports them, with defaults filled in and older
+   * names replaced. Left out where files state everything.
+   */
+  reportedSettings?(stated: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>>
   /** What the processor of transformers returns for the pictures of one conversation: goldens hold it. */
   reference(pictures: readonly Picture[]): ReferenceInputs
 }

@@ -6,21 +6,19 @@ import { readJson, readJsonIfPresent } from '../../io/json-file.ts'
 import type { Verified } from '../../losses/verify-grpo.ts'
 import { checksOf } from './checks.ts'
 import { preprocessingSchema, resampleCode } from './golden-files.ts'
+import type { Variant } from './variant.ts'
 
 const object = z.record(z.string(), z.json())
-/** v5 layout: the image settings are inside; hub layout: beside it. */
-const processorSchema = z.looseObject({ processor_class: z.string(), image_processor: object.optional() })
+const processorSchema = z.looseObject({ processor_class: z.string().optional(), image_processor: object.optional() })
 
-export async function* verifyPreprocessing(dir: string): AsyncGenerator<Verified> {
+export async function* verifyPreprocessing({ dir, processor }: Variant): AsyncGenerator<Verified> {
   const check = checksOf('preprocessing')
   const golden = await readJson(join(dir, 'preprocessing.json'), preprocessingSchema)
-  const checkpoint = join(dir, 'checkpoint')
-  const processor = await readJson(join(checkpoint, 'processor_config.json'), processorSchema)
-  const settings =
-    processor.image_processor ?? (await readJsonIfPresent(join(checkpoint, 'preprocessor_config.json'), object)) ?? {}
+  const { processorClass, stated } = await statedSettings(join(dir, 'checkpoint'))
+  const settings = processor.reportedSettings?.(stated) ?? stated
   const wrong = Object.keys(golden.settings).filter((key) => !isDeepStrictEqual(golden.settings[key], settings[key]))
   yield check.same('settings', wrong, [])
-  yield check.same('processor', [processor.processor_class], [golden.processor])
+  yield check.same('processor', [processorClass], [golden.processor])
   yield check.same('image_processor', [`${String(settings.image_processor_type)}Pil`], [golden.image_processor])
   yield check.same('torchvision processor', [settings.image_processor_type as string], [golden.torchvision.processor])
   yield check.same('resample', [settings.resample as number], [resampleCode(golden.resample)])
@@ -29,4 +27,14 @@ export async function* verifyPreprocessing(dir: string): AsyncGenerator<Verified
     'torchvision gaps',
     gaps.every(({ mean, max }) => mean >= 0 && mean <= max),
   )
+}
+
+/** v5 layout: the image settings are inside `processor_config.json`; hub layout: beside it, or instead of it. */
+async function statedSettings(
+  checkpoint: string,
+): Promise<{ processorClass: string | null; stated: z.infer<typeof object> }> {
+  const own = await readJsonIfPresent(join(checkpoint, 'processor_config.json'), processorSchema)
+  const hub = await readJsonIfPresent(join(checkpoint, 'preprocessor_config.json'), object)
+  const { processor_class: named } = processorSchema.parse(own?.processor_class === undefined ? (hub ?? {}) : own)
+  return { processorClass: named ?? null, stated: own?.image_processor ?? hub ?? {} }
 }

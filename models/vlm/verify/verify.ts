@@ -46,7 +46,7 @@ export async function sectionsOf(dir: string): Promise<Section[]> {
   const files = await readdir(join(dir, 'cases'))
   const names = new Set(files.map((file) => file.replace(/\.(json|safetensors)$/, '')))
   return [
-    { name: 'preprocessing', verify: (variant) => verifyPreprocessing(variant.dir) },
+    { name: 'preprocessing', verify: verifyPreprocessing },
     ...[...names].toSorted().map((name) => ({
       name: `cases/${name}`,
       verify: (variant: Variant) => verifyCase(variant, name),
