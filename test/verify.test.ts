@@ -9,7 +9,7 @@ import { GoldenImages } from '../models/vlm/verify/golden-images.ts'
 import { openVariant, type Variant } from '../models/vlm/verify/variant.ts'
 import { type Section, sectionsOf, verifySection } from '../models/vlm/verify/verify.ts'
 import { NoGoldensError, verifyGoldens, type VerifyLine } from '../runners/verify.ts'
-import { goldens, smolVlmVariants } from './support/goldens.ts'
+import { goldens, qwenVariants, smolVlmVariants } from './support/goldens.ts'
 import { flipBit, alterJson, alterTensor } from './support/alter.ts'
 import { rng } from './support/rng.ts'
 
@@ -44,13 +44,25 @@ it('recomputes every value of the goldens', async () => {
   expect(lines.filter(isFailure)).toEqual([])
   const verified = lines.filter((line) => 'pass' in line)
   expect(verified.filter((line) => line.quantity === 'file').length).toBeGreaterThan(150)
-  for (const variant of smolVlmVariants) {
+  for (const variant of [...smolVlmVariants, ...qwenVariants]) {
     const own = verified.filter((line) => line.case.startsWith(`${variant}/`) && line.quantity !== 'file')
-    expect(own.length).toBeGreaterThan(500)
+    expect(own.length).toBeGreaterThan(450)
   }
-  const quantities = new Set(verified.filter((l) => l.case.startsWith('smolvlm/tiny64/')).map((l) => l.quantity))
-  for (const quantity of EXPECTED) expect(quantities, quantity).toContain(quantity)
+  for (const [variant, expected] of [
+    ['smolvlm/tiny64', EXPECTED],
+    [qwenVariants[0]!, EXPECTED_OF_QWEN],
+  ] as const) {
+    const quantities = new Set(verified.filter((l) => l.case.startsWith(`${variant}/`)).map((l) => l.quantity))
+    for (const quantity of expected) expect(quantities, quantity).toContain(quantity)
+  }
 })
+
+const EXPECTED_OF_QWEN = [
+  ...['image_grid_thw', 'position_ids', 'rope_delta', 'rope_deltas', 'vision.position_ids', 'vision.window_index'],
+  ...['vision.cu_window_seqlens', 'settings', 'gradient of visual.patch_embed.proj.weight: l2', 'merged logits'],
+  ...['gradient of model.layers.0.self_attn.k_proj.bias: l2', 'gradient of visual.merger.mlp.2.bias: sum'],
+  ...['cached = uncached', 'batched = single (multi_turn)', 'adapter after step 3', 'step 3: gradient norm'],
+]
 
 const EXPECTED = [
   ...['prompt', 'input_ids', 'image_token_runs', 'tile_rows', 'tile_cols', 'position_ids', 'pixel_values.uint8'],
@@ -91,13 +103,12 @@ describe('an altered copy', () => {
   })
 })
 
-describe('without digests', () => {
-  const root = join(temporary, 'unknown')
-  const dir = join(root, 'smolvlm/tiny64')
+describe.each(['smolvlm/tiny64', qwenVariants[0]!])('without digests: %s', (name) => {
+  const dir = join(temporary, 'unknown', name)
   let variant: Variant
   let sections: Section[]
   beforeAll(async () => {
-    cpSync(join(goldens, 'smolvlm/tiny64'), dir, { recursive: true })
+    cpSync(join(goldens, name), dir, { recursive: true })
     variant = await openVariant(dir, await GoldenImages.open(join(goldens, 'images')), options)
     sections = await sectionsOf(dir)
   })
@@ -125,29 +136,29 @@ describe('without digests', () => {
       expect(failure, `${file}: ${what}`).not.toBeNull()
     }
   })
+})
 
-  it('altered inputs and outputs of a loss are noticed', async () => {
-    const cases = JSON.parse(readFileSync(join(goldens, 'grpo/cases.json'), 'utf8')) as Record<string, unknown>
-    const random = rng(8)
-    for (const name of ['kl_k3', 'sampler_token_truncate', 'two_rewards_weighted', 'dapo']) {
-      const alone = join(temporary, `grpo-${name}`)
-      mkdirSync(alone)
-      const json = Buffer.from(JSON.stringify({ [name]: cases[name] }))
-      const tensors = readFileSync(join(goldens, 'grpo', `${name}.safetensors`))
-      const write = (a: Buffer, b: Buffer) => {
-        writeFileSync(join(alone, 'cases.json'), a)
-        writeFileSync(join(alone, `${name}.safetensors`), b)
-      }
-      write(json, tensors)
-      expect(await firstFailure(verifyGrpo(alone))).toBeNull()
-      const field = alterTensor(tensors, random, /^(old|sampler|ref)_logps|^logps|entropies|mask/)
-      write(json, field.bytes)
-      expect(await firstFailure(verifyGrpo(alone)), `${name}: ${field.what}`).not.toBeNull()
-      const result = alterJson(json, random, /config|about|shape|num_generations/)
-      write(result.bytes, tensors)
-      expect(await firstFailure(verifyGrpo(alone)), `${name}: ${result.what}`).not.toBeNull()
+it('altered inputs and outputs of a loss are noticed', async () => {
+  const cases = JSON.parse(readFileSync(join(goldens, 'grpo/cases.json'), 'utf8')) as Record<string, unknown>
+  const random = rng(8)
+  for (const name of ['kl_k3', 'sampler_token_truncate', 'two_rewards_weighted', 'dapo']) {
+    const alone = join(temporary, `grpo-${name}`)
+    mkdirSync(alone)
+    const json = Buffer.from(JSON.stringify({ [name]: cases[name] }))
+    const tensors = readFileSync(join(goldens, 'grpo', `${name}.safetensors`))
+    const write = (a: Buffer, b: Buffer) => {
+      writeFileSync(join(alone, 'cases.json'), a)
+      writeFileSync(join(alone, `${name}.safetensors`), b)
     }
-  })
+    write(json, tensors)
+    expect(await firstFailure(verifyGrpo(alone))).toBeNull()
+    const field = alterTensor(tensors, random, /^(old|sampler|ref)_logps|^logps|entropies|mask/)
+    write(json, field.bytes)
+    expect(await firstFailure(verifyGrpo(alone)), `${name}: ${field.what}`).not.toBeNull()
+    const result = alterJson(json, random, /config|about|shape|num_generations/)
+    write(result.bytes, tensors)
+    expect(await firstFailure(verifyGrpo(alone)), `${name}: ${result.what}`).not.toBeNull()
+  }
 })
 
 /**
@@ -160,7 +171,7 @@ const UNRELATED =
 it('says what it cannot verify', async () => {
   const dir = join(temporary, 'other')
   mkdirSync(join(dir, 'family/variant/checkpoint'), { recursive: true })
-  writeFileSync(join(dir, 'family/variant/checkpoint/config.json'), '{"model_type":"qwen2_5_vl"}')
+  writeFileSync(join(dir, 'family/variant/checkpoint/config.json'), '{"model_type":"paligemma"}')
   mkdirSync(join(dir, 'family/broken/checkpoint'), { recursive: true })
   writeFileSync(join(dir, 'family/broken/checkpoint/config.json'), '{"model_type":')
   const lines = await collect(verifyGoldens(dir))

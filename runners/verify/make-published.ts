@@ -1,4 +1,7 @@
-/** Writes published.json for a complete goldens folder: `npx tsx runners/verify/make-published.ts DIR`. */
+/**
+ * Writes published.json for a complete goldens folder, and for units of other folders that it lacks:
+ * `npx tsx runners/verify/make-published.ts DIR [test/goldens]`.
+ */
 import { writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { z } from 'zod'
@@ -6,9 +9,12 @@ import { readJson } from '../../models/io/json-file.ts'
 import { findGoldens, isVerifiable, POSITIONS_FILE } from './find-goldens.ts'
 import { digestsOf, type Published, sha256 } from './published.ts'
 
-const root = resolve(process.argv[2] ?? '.')
+const [root = resolve('.'), ...others] = process.argv.slice(2).map((dir) => resolve(dir))
 const { units } = await findGoldens(root)
-const folders = units.filter(isVerifiable)
+const folders = new Map(units.filter(isVerifiable).map(({ label, dir }) => [label, dir]))
+for (const other of others)
+  for (const { label, dir } of (await findGoldens(other)).units.filter(isVerifiable))
+    if (!folders.has(label)) folders.set(label, dir)
 const positions = units.find((u) => u.kind === 'vision-positions')
 if (!positions) throw new Error(`no ${POSITIONS_FILE} under ${root}`)
 const about = z.looseObject({ seed: z.int(), libraries: z.record(z.string(), z.string()) })
@@ -19,7 +25,7 @@ const published: Published = {
   deviations: await sha256(join(root, 'deviations.json')),
   positions: await sha256(join(positions.dir, POSITIONS_FILE)),
   units: Object.fromEntries(
-    await Promise.all(folders.map(async ({ label, dir }) => [label, await digestsOf(dir)] as const)),
+    await Promise.all([...folders].map(async ([label, dir]) => [label, await digestsOf(dir)] as const)),
   ),
 }
 await writeFile(join(import.meta.dirname, 'published.json'), `${JSON.stringify(published, null, 2)}\n`)

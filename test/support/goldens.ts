@@ -5,6 +5,10 @@ import { join } from 'node:path'
 export const goldens = process.env['GOLDENS'] ?? join(import.meta.dirname, '../goldens')
 
 export const smolVlmVariants = ['smolvlm/tiny64', 'smolvlm/split', 'smolvlm/idefics3'] as const
+/** One in the repository, others in a full set. */
+export const qwenVariants = readdirSync(join(goldens, 'qwen2_5_vl')).map((name) => `qwen2_5_vl/${name}`)
+/** The one of the repository, whatever `GOLDENS` says. */
+export const qwenSmall = join(import.meta.dirname, '../goldens/qwen2_5_vl/small')
 
 /** Parsed JSON of a golden file; the caller names the shape it relies on. */
 export function goldenJson<T>(...path: string[]): T {

@@ -3,22 +3,7 @@ import { join } from 'node:path'
 import { z } from 'zod'
 import { CheckpointError } from '../../io/checkpoint-error.ts'
 import { readJson, readJsonIfPresent } from '../../io/json-file.ts'
-
-export interface TextConfig {
-  readonly hiddenSize: number
-  readonly layers: number
-  readonly heads: number
-  readonly kvHeads: number
-  readonly headDim: number
-  readonly intermediate: number
-  readonly vocab: number
-  readonly rmsEps: number
-  readonly ropeTheta: number
-  /** Consecutive parts of the rotary frequencies; part i turns by the position on axis i mod 3 (time, row, column). */
-  readonly mropeSection: readonly number[]
-  /** The output projection is the token embedding. */
-  readonly tied: boolean
-}
+import type { TextArchitecture, TextConfig } from '../../layers/text-config.ts'
 
 export interface VisionConfig {
   readonly hidden: number
@@ -38,7 +23,7 @@ export interface VisionConfig {
 }
 
 export interface Qwen25VlConfig {
-  readonly text: TextConfig
+  readonly text: TextConfig & { readonly mropeSection: NonNullable<TextArchitecture['mropeSection']> }
   readonly vision: VisionConfig
   readonly imageTokenId: number
   /** Tokens that end an answer; `generation_config.json` decides, then the text config. */
@@ -63,7 +48,7 @@ const ropeSchema = z.looseObject({
   type: z.enum(['mrope', 'default']).nullish(),
   rope_type: z.enum(['mrope', 'default']).nullish(),
   rope_theta: z.number().positive().nullish(),
-  mrope_section: z.array(count).nonempty().nullish(),
+  mrope_section: z.tuple([count, count, count]).nullish(),
 })
 
 const textFields = {
@@ -114,6 +99,13 @@ const rootSchema = z.looseObject({
 })
 const nestedSchema = z.looseObject({ text_config: z.looseObject({}).nullish() })
 const generationSchema = z.looseObject({ eos_token_id: tokenIds, pad_token_id: tokenId.nullish() })
+
+/** The text model as the shared layers build it. */
+export const textArchitecture = ({ text }: Qwen25VlConfig): TextArchitecture => ({
+  ...text,
+  prefix: 'model.language_model',
+  attentionBias: true,
+})
 
 /** Read `config.json` and `generation_config.json` (optional) of a checkpoint folder. */
 export async function loadQwen25VlConfig(dir: string): Promise<Qwen25VlConfig> {

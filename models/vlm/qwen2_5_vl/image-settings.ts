@@ -6,6 +6,7 @@ import { readJsonIfPresent } from '../../io/json-file.ts'
 import type { Filter } from '../../io/pil-resize.ts'
 import type { VisionConfig } from './config.ts'
 import type { ImageSettings } from './patches.ts'
+import type { PixelBounds } from './smart-resize.ts'
 
 const filters: Readonly<Record<number, Filter>> = { 1: 'lanczos', 2: 'bilinear', 3: 'bicubic' }
 const CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
@@ -63,17 +64,27 @@ export async function loadImageSettings(dir: string, vision: VisionConfig): Prom
   return settings
 }
 
+/** The settings of a file as transformers reports them. */
+export function reportedSettings(stated: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  const image = imageSchema.parse(stated)
+  const { minPixels, maxPixels } = boundsOf(image)
+  const rest = Object.entries(image).filter(([name]) => !['min_pixels', 'max_pixels'].includes(name))
+  return { ...Object.fromEntries(rest), size: { shortest_edge: minPixels, longest_edge: maxPixels } }
+}
+
 const FIELDS = { patch: 'patch_size', temporalPatch: 'temporal_patch_size', merge: 'merge_size' } as const
 
 /** `min_pixels` and `max_pixels`, where given, win over `size`. */
-function settingsOf(image: z.output<typeof imageSchema>): ImageSettings {
-  const { size } = image
-  const bounds = {
-    minPixels: image.min_pixels ?? size?.shortest_edge ?? size?.min_pixels ?? DEFAULT_BOUNDS.minPixels,
-    maxPixels: image.max_pixels ?? size?.longest_edge ?? size?.max_pixels ?? DEFAULT_BOUNDS.maxPixels,
-  }
+function boundsOf({ size, min_pixels: least, max_pixels: most }: z.output<typeof imageSchema>): PixelBounds {
   return {
-    bounds: image.do_resize ? bounds : null,
+    minPixels: least ?? size?.shortest_edge ?? size?.min_pixels ?? DEFAULT_BOUNDS.minPixels,
+    maxPixels: most ?? size?.longest_edge ?? size?.max_pixels ?? DEFAULT_BOUNDS.maxPixels,
+  }
+}
+
+function settingsOf(image: z.output<typeof imageSchema>): ImageSettings {
+  return {
+    bounds: image.do_resize ? boundsOf(image) : null,
     filter: filters[image.resample]!,
     rescale: image.do_rescale ? image.rescale_factor : null,
     normalize: image.do_normalize ? { mean: image.image_mean, std: image.image_std } : null,

@@ -1,14 +1,13 @@
 /** Picture → flat patches, as Hugging Face's Qwen2VLImageProcessor (Pillow route) makes them. */
 import type { RgbImage } from '../../io/image.ts'
 import { type Filter, resize } from '../../io/pil-resize.ts'
+import { normalise, type Normalisation } from '../../io/pixels.ts'
 import { type PixelBounds, smartResize } from './smart-resize.ts'
 
-export interface ImageSettings {
+export interface ImageSettings extends Normalisation {
   /** Null: pictures keep their size, which must fit. */
   readonly bounds: PixelBounds | null
   readonly filter: Filter
-  readonly rescale: number | null
-  readonly normalize: { readonly mean: readonly number[]; readonly std: readonly number[] } | null
   readonly patch: number
   readonly temporalPatch: number
   readonly merge: number
@@ -35,7 +34,7 @@ export function patchImage(image: RgbImage, settings: ImageSettings): PatchedIma
   const sized = resized(image, settings)
   const grid = { rows: sized.height / side, cols: sized.width / side }
   const uint8 = cutPatches(sized, grid, settings)
-  return { ...grid, uint8, pixelValues: normalise(uint8, settings) }
+  return { ...grid, uint8, pixelValues: normalise(uint8, settings.temporalPatch * settings.patch ** 2, settings) }
 }
 
 function resized(image: RgbImage, { bounds, filter, patch, merge }: ImageSettings): RgbImage {
@@ -82,23 +81,4 @@ export function patchesInOrder({ rows, cols }: TokenGrid, merge: number): { row:
       for (let y = 0; y < merge; y++)
         for (let x = 0; x < merge; x++) all.push({ row: row * merge + y, col: col * merge + x })
   return all
-}
-
-/** (u8 · rescale − mean) / std in float32, through a table of the 256 levels per channel. */
-function normalise(uint8: Uint8Array, { rescale, normalize, patch, temporalPatch }: ImageSettings): Float32Array {
-  const tables = [0, 1, 2].map((channel) =>
-    Float32Array.from({ length: 256 }, (_, level) => {
-      const value = rescale === null ? level : Math.fround(level * rescale)
-      if (normalize === null) return value
-      const [mean, std] = [Math.fround(normalize.mean[channel]!), Math.fround(normalize.std[channel]!)]
-      return Math.fround(value - mean) / std
-    }),
-  )
-  const span = temporalPatch * patch * patch
-  const out = new Float32Array(uint8.length)
-  for (let start = 0, p = 0; start < uint8.length; start += span, p++) {
-    const table = tables[p % 3]!
-    for (let i = start; i < start + span; i++) out[i] = table[uint8[i]!]!
-  }
-  return out
 }

@@ -1,5 +1,6 @@
 /** What the vision tower takes of a batch of pictures: their patches, where these stand, and which see each other. */
 import { f32, i32, type HostTensor, type TensorMap } from '../../tensor.ts'
+import { stackRows } from '../stack.ts'
 import { VISION_ROPE_THETA, type VisionConfig } from './config.ts'
 import { patchesInOrder, type TokenGrid } from './patches.ts'
 import { windowIndex } from './windows.ts'
@@ -23,9 +24,8 @@ export function visionFeeds(vision: VisionConfig, pictures: readonly PictureInpu
   const perToken = vision.merge ** 2
   const { cos, sin } = rotaryRows(vision, grids)
   const dims = [tokens * perToken, vision.hidden / vision.heads / 2]
-  const pixels = joined(pictures.map((p) => p.pixels.data))
   return {
-    pixels: f32(pixels, [tokens, perToken, pixels.length / (tokens * perToken)]),
+    pixels: stackRows(pictures.map((p) => p.pixels)),
     cos: f32(cos, dims),
     sin: f32(sin, dims),
     ...groupFeeds('window', windowGroups(vision, grids), perToken),
@@ -102,15 +102,4 @@ function rotaryRows(vision: VisionConfig, grids: readonly TokenGrid[]): { cos: F
     })
   }
   return { cos, sin }
-}
-
-function joined(parts: readonly Float32Array[]): Float32Array {
-  if (parts.length === 1) return parts[0]!
-  const all = new Float32Array(parts.reduce((n, p) => n + p.length, 0))
-  let at = 0
-  for (const part of parts) {
-    all.set(part, at)
-    at += part.length
-  }
-  return all
 }

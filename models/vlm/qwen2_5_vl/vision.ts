@@ -18,14 +18,16 @@ import {
   slice,
   where,
 } from '../../graph/ops.ts'
-import type { Parameters } from '../parameters.ts'
+import { MASKED } from '../../layers/text.ts'
+import type { Parameters } from '../../layers/parameters.ts'
+import type { Picture, Vision, VisionInput } from '../family.ts'
+import { pixelsOf } from '../tiles.ts'
 import type { VisionConfig } from './config.ts'
+import { visionFeeds } from './vision-inputs.ts'
 
 export const VISION_PREFIX = 'model.visual'
 /** Of every norm of the tower; no configuration has another. */
 const RMS_EPS = 1e-6
-/** Added to the scores of cells that hold no patch. */
-const MASKED = -1e9
 
 /** Patches that attend to each other, as visionFeeds describes them. */
 interface Groups {
@@ -43,6 +45,22 @@ interface VisionInputs {
   readonly sin: Value
   readonly windows: Groups
   readonly pictures: Groups
+}
+
+/** The vision tower of a configuration; a pass has one picture, so that its features do not depend on others. */
+export function qwen25VlVision(vision: VisionConfig): Vision {
+  const join = (pictures: readonly Picture[]): VisionInput => ({
+    graph: pictures.length === 1 ? 'one' : 'several',
+    feeds: visionFeeds(
+      vision,
+      pictures.map((picture) => ({ grid: picture.layout, pixels: pixelsOf(picture) })),
+    ),
+  })
+  return {
+    join,
+    passes: (pictures) => pictures.map((picture) => join([picture])),
+    features: (params, { graph }) => visionTower(params, vision, graph === 'one' ? 'one' : 'several'),
+  }
 }
 
 /**
