@@ -4,11 +4,10 @@ import { fullGrpoConfig, type GrpoConfig } from '../models/losses/grpo-config.ts
 import { addMetrics, lossMetrics } from '../models/losses/metrics.ts'
 import type { Weights } from '../models/tensor.ts'
 import { packedLength, packTrees, type TreeRoot } from '../models/tree/pack.ts'
-import { tileInput } from '../models/vlm/tiles.ts'
 import { addWeights } from '../models/vlm/weights.ts'
 import type { PolicyRow, UpdateResult } from '../models/vlm/network.ts'
 import { rng } from './support/rng.ts'
-import { openTiny, type TinyVariant, WORDS } from './support/tiny-variant.ts'
+import { openTiny, TINY, type TinyVariant, WORDS } from './support/tiny-variant.ts'
 
 const IMAGE = 638
 const token = fc.integer({ min: 0, max: WORDS - 1 })
@@ -102,25 +101,24 @@ describe('packing', () => {
   })
 })
 
-describe('packed = every sequence alone', () => {
+describe.each(TINY)('%s: packed = every sequence alone', (name) => {
   let tiny: TinyVariant
-  beforeAll(async () => void (tiny = await openTiny()))
+  beforeAll(async () => void (tiny = await openTiny(name)))
   afterAll(() => tiny.dispose())
 
   /** The first completion of every prompt comes twice. */
+  const twice = (completions: readonly (readonly number[])[]) => [...completions, completions[0]!]
   const rootsOf = (plan: Plan): TreeRoot[] =>
     plan.map(({ picture, prompts }) => ({
-      prefix: picture === null ? tiny.textPrefix : tiny.prefix,
-      firstFeature: tiny.firstFeature(picture ?? 0),
-      prompts: prompts.map(({ tokens, completions }) => ({ tokens, completions: [...completions, completions[0]!] })),
+      ...tiny.root(picture),
+      prompts: prompts.map(({ tokens, completions }) => ({ tokens, completions: twice(completions) })),
     }))
   /** Each completion as an ordinary sequence, without any sharing. */
-  const alone = (roots: readonly TreeRoot[]): TreeRoot[] =>
-    roots.flatMap(({ prefix, firstFeature, prompts }) =>
+  const alone = (plan: Plan): TreeRoot[] =>
+    plan.flatMap(({ picture, prompts }) =>
       prompts.flatMap(({ tokens, completions }) =>
-        completions.map((c) => ({
-          prefix: [...prefix, ...tokens],
-          firstFeature,
+        twice(completions).map((c) => ({
+          ...tiny.root(picture, tokens),
           prompts: [{ tokens: [], completions: [c] }],
         })),
       ),
@@ -133,7 +131,7 @@ describe('packed = every sequence alone', () => {
         const roots = rootsOf(plan)
         const image = { kind: 'given', features: tiny.features } as const
         const together = await tiny.network.score(pack(roots), image)
-        for (const [i, root] of alone(roots).entries()) {
+        for (const [i, root] of alone(plan).entries()) {
           const single = await tiny.network.score(pack([root]), image)
           expectClose(together.logprobs[i]!, single.logprobs[0]!, 5e-5)
           expectClose(together.entropies[i]!, single.entropies[0]!, 5e-5)
@@ -150,10 +148,10 @@ describe('packed = every sequence alone', () => {
         const packed = pack(roots)
         const random = rng(seed)
         const weights = Float32Array.from(packed.targets, () => random() - 0.3)
-        const image = { kind: 'pixels', input: tileInput(tiny.pixels) } as const
+        const image = { kind: 'pixels', input: tiny.pixels } as const
         const together = await tiny.network.supervisedGradient(packed, image, weights)
         const singles: UpdateResult[] = []
-        for (const [i, root] of alone(roots).entries()) {
+        for (const [i, root] of alone(plan).entries()) {
           const { start, length } = packed.spans[i]!
           const own = weights.slice(start, start + length)
           singles.push(await tiny.network.supervisedGradient(pack([root]), image, own))
@@ -191,7 +189,7 @@ describe('packed = every sequence alone', () => {
         const rows = policyRows((await tiny.network.score(packed, image)).logprobs, rng(seed))
         const together = await tiny.network.policyGradient(packed, image, rows, config)
         const samples: UpdateResult[] = []
-        for (const [i, root] of alone(roots).entries()) {
+        for (const [i, root] of alone(plan).entries()) {
           const { count, weight, ...rest } = rows[i]!
           const one = { ...rest, count: 1, weight: weight / count }
           const single = await tiny.network.policyGradient(pack([root]), image, [one], config)
