@@ -54,6 +54,11 @@ describe('patches', () => {
       expect([...uint8.subarray(i, i + 4)]).toEqual([...uint8.subarray(i + 4, i + 8)])
   })
 
+  it('are not more than attention can take', () => {
+    const large = { width: 364, height: 364, data: new Uint8Array(0) }
+    expect(() => patchImage(large, settings)).toThrow('8281 image tokens, at most 8192 fit: lower max_pixels')
+  })
+
   it('need sides that fit where nothing may be resized', () => {
     const odd = { ...image, width: 6, data: image.data.subarray(0, 72) }
     expect(() => patchImage(odd, settings)).toThrow('6×4 is no multiple of 4')

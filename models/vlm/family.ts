@@ -108,7 +108,7 @@ export interface SplitPrompt {
 /** Pictures and messages to inputs, as the family's processor in transformers (its Pillow variant) does it. */
 export interface Processor {
   readonly tokenizer: Tokenizer
-  /** All steps behind the decoder. */
+  /** All steps behind the decoder. Throws a RangeError for a picture that the model cannot take. */
   preparePicture(image: RgbImage): Picture
   /** The prompt of one user turn, the picture first; names of special tokens are removed from `text`. */
   splitPrompt(text: string, layout: PictureLayout | null): SplitPrompt

@@ -28,6 +28,9 @@ export interface PatchedImage extends TokenGrid {
   readonly pixelValues: Float32Array
 }
 
+/** Most image tokens of a picture. */
+export const MOST_TOKENS = 8192
+
 /** All steps of the image processor. Throws a RangeError for a picture that cannot be resized. */
 export function patchImage(image: RgbImage, settings: ImageSettings): PatchedImage {
   const side = settings.patch * settings.merge
@@ -41,10 +44,19 @@ function resized(image: RgbImage, { bounds, filter, patch, merge }: ImageSetting
   const factor = patch * merge
   if (bounds) {
     const { width, height } = smartResize(image, factor, bounds)
+    checkTokens((width / factor) * (height / factor))
     return resize(image, width, height, filter)
   }
-  if (image.width % factor === 0 && image.height % factor === 0) return image
-  throw new RangeError(`${image.width}×${image.height} is no multiple of ${factor}, and do_resize is off`)
+  if (image.width % factor !== 0 || image.height % factor !== 0)
+    throw new RangeError(`${image.width}×${image.height} is no multiple of ${factor}, and do_resize is off`)
+  checkTokens((image.width / factor) * (image.height / factor))
+  return image
+}
+
+/** Published checkpoints allow pictures of 16,384 image tokens, among which no attention fits into memory. */
+function checkTokens(tokens: number): void {
+  if (tokens > MOST_TOKENS)
+    throw new RangeError(`${tokens} image tokens, at most ${MOST_TOKENS} fit: lower max_pixels in the image settings`)
 }
 
 function cutPatches(image: RgbImage, grid: TokenGrid, settings: ImageSettings): Uint8Array {
