@@ -103,6 +103,7 @@ export const emitters: { [K in OpName]: Emit<K> } = {
   sqrt: plain('Sqrt'),
   tanh: plain('Tanh'),
   sigmoid: plain('Sigmoid'),
+  erf: plain('Erf'),
   silu: (w, _n, inputs, [y, s]) => {
     if (!s) return w.node('QuickGelu', inputs, [y!], { alpha: w.float(1) }, 'com.microsoft')
     w.node('Sigmoid', inputs, [s])
