@@ -1,6 +1,7 @@
 /** Encoded pictures and conversations as the inputs of a model. */
 import type { ChatMessage } from '../io/chat-template.ts'
-import { decodeImage } from '../io/image.ts'
+import { decodeImage, ImageError } from '../io/image.ts'
+import { reasonOf } from '../io/json-file.ts'
 import type { Picture, Processor } from './family.ts'
 
 /** Everything the model takes for one conversation; pictures in order. */
@@ -12,7 +13,12 @@ export interface ModelInputs {
 
 /** Decode and prepare one encoded picture. Throws an `ImageError` that carries `name`. */
 export async function readPicture(processor: Processor, bytes: Uint8Array, name?: string): Promise<Picture> {
-  return processor.preparePicture(await decodeImage(bytes, name === undefined ? {} : { name }))
+  const image = await decodeImage(bytes, name === undefined ? {} : { name })
+  try {
+    return processor.preparePicture(image)
+  } catch (cause) {
+    throw new ImageError(name ?? 'of unknown name', reasonOf(cause), { cause })
+  }
 }
 
 /** Ids and pixels of a whole conversation; `images` are the encoded pictures in order. */

@@ -1,6 +1,6 @@
 /** LLaVA 1.5: one square a picture through CLIP, a projector, a Llama model. */
 import { textWeights } from '../../layers/weights.ts'
-import type { Architecture, Family } from '../family.ts'
+import type { Family, Vision } from '../family.ts'
 import { joinTiles, tileInput, tilePasses } from '../tiles.ts'
 import { clipWeights, imageFeatures } from './clip.ts'
 import { type LlavaConfig, loadLlavaConfig } from './config.ts'
@@ -11,26 +11,28 @@ export const llava: Family = {
   canonicalName,
   open: async (dir) => {
     const config = await loadLlavaConfig(dir)
-    return { architecture: llavaArchitecture(config), processor: await loadLlavaProcessor(dir, config) }
+    const { text, imageTokenId, eosTokenIds, padTokenId } = config
+    const architecture = {
+      family: 'llava',
+      text,
+      imageTokenId,
+      eosTokenIds,
+      padTokenId,
+      banned: [imageTokenId],
+      weights: [...clipWeights(config), ...textWeights(text)],
+      visionWeights,
+      vision: llavaVision(config),
+    }
+    return { architecture, processor: await loadLlavaProcessor(dir, config) }
   },
 }
 
-function llavaArchitecture(config: LlavaConfig): Architecture {
+/** `pixels` float32 [pictures, 3, image, image] to features; every picture gives the same number. */
+function llavaVision(config: LlavaConfig): Vision {
   const side = config.vision.image
   return {
-    family: 'llava',
-    text: config.text,
-    imageTokenId: config.imageTokenId,
-    eosTokenIds: config.eosTokenIds,
-    padTokenId: config.padTokenId,
-    banned: [config.imageTokenId],
-    weights: [...clipWeights(config), ...textWeights(config.text)],
-    visionWeights,
-    vision: {
-      join: (pictures) => tileInput(joinTiles(pictures)),
-      passes: (pictures) => tilePasses(joinTiles(pictures)),
-      features: (params) =>
-        imageFeatures(params, config, params.graph.input('pixels', 'float32', ['B', 3, side, side])),
-    },
+    join: (pictures) => tileInput(joinTiles(pictures)),
+    passes: (pictures) => tilePasses(joinTiles(pictures)),
+    features: (params) => imageFeatures(params, config, params.graph.input('pixels', 'float32', ['B', 3, side, side])),
   }
 }
