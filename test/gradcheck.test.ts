@@ -63,9 +63,9 @@ const cases: { [K in OpName]: Case[] } = {
   sqrt: one(op.sqrt, [0.5, 2]),
   tanh: one(op.tanh),
   sigmoid: one(op.sigmoid, [-4, 4]),
+  erf: [...one(op.erf, [-3, 3]), ...one(op.gelu, [-3, 3])],
   silu: one(op.silu, [-4, 4]),
   geluTanh: one(op.geluTanh, [-3, 3]),
-  erf: [...one(op.erf, [-2, 2]), ...one(op.gelu, [-3, 3])],
   stopGradient: one(op.stopGradient, undefined, true),
   cast: one((x) => op.cast(op.cast(x, 'int32'), 'float32'), [0.1, 0.9], true),
   where: [

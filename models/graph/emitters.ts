@@ -110,13 +110,13 @@ export const emitters: { [K in OpName]: Emit<K> } = {
   sqrt: plain('Sqrt'),
   tanh: plain('Tanh'),
   sigmoid: plain('Sigmoid'),
+  erf: plain('Erf'),
   silu: (w, _n, inputs, [y, s]) => {
     if (!s) return w.node('QuickGelu', inputs, [y!], { alpha: w.float(1) }, 'com.microsoft')
     w.node('Sigmoid', inputs, [s])
     w.node('Mul', [inputs[0]!, s], [y!])
   },
   geluTanh: (w, _n, inputs, outputs) => w.node('Gelu', inputs, outputs, { approximate: 'tanh' }),
-  erf: plain('Erf'),
   stopGradient: plain('Identity'),
   cast: (w, { attrs }, inputs, outputs) => w.node('Cast', inputs, outputs, { to: DATA_TYPE[attrs.to satisfies DType] }),
   where: plain('Where'),

@@ -25,11 +25,10 @@ export interface OpAttrs {
   sqrt: None
   tanh: None
   sigmoid: None
+  erf: None
   /** x·sigmoid(x); the second output is sigmoid(x). */
   silu: None
   geluTanh: None
-  /** 2/√π · ∫₀ˣ exp(−t²) dt */
-  erf: None
   stopGradient: None
   cast: { to: DType }
   where: None

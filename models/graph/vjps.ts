@@ -187,6 +187,8 @@ export const vjps: { [K in OpName]: Vjp<K> } = {
   sqrt: through((_x, y, g) => op.div(op.mul(g, 0.5), y)),
   tanh: through((_x, y, g) => op.mul(g, op.sub(1, op.mul(y, y)))),
   sigmoid: through((_x, y, g) => op.mul(g, op.mul(y, op.sub(1, y)))),
+  // d erf = 2/√π · exp(−x²).
+  erf: through((x, _y, g) => op.mul(g, op.mul(op.exp(op.neg(op.mul(x, x))), 2 / Math.sqrt(Math.PI)))),
   // d silu = s + y(1 − s) with s = sigmoid(x), y = x·s.
   silu: (node, g) => {
     const [y, s] = node.outputs as [Value, Value]
@@ -200,7 +202,6 @@ export const vjps: { [K in OpName]: Vjp<K> } = {
     const slope = op.add(op.mul(x2, 6 * c * 0.044715), 2 * c)
     return op.mul(g, op.add(s, op.mul(op.mul(y, op.sub(1, s)), slope)))
   }),
-  erf: through((x, _y, g) => op.mul(g, op.mul(op.exp(op.neg(op.mul(x, x))), 2 / Math.sqrt(Math.PI)))),
   stopGradient: never,
   cast: (node, g) => [node.inputs[0]!.dtype === 'float32' && node.attrs.to === 'float32' ? g[0]! : null],
   where: (node, g) => {

@@ -94,6 +94,8 @@ export interface Picture {
   readonly uint8: Uint8Array
   /** This picture's part of the feeds of the vision graph. */
   readonly inputs: TensorMap
+  /** Height and width of the decoded picture, where the processor of transformers passes them on. */
+  readonly size?: readonly [height: number, width: number]
 }
 
 /** Token ids of a prompt, cut so that all prompts about one picture share `prefix`. */

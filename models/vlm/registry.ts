@@ -4,12 +4,16 @@ import { z } from 'zod'
 import { CheckpointError } from '../io/checkpoint-error.ts'
 import { readJson } from '../io/json-file.ts'
 import type { Family } from './family.ts'
+import { llava } from './llava/family.ts'
+import { llavaNext } from './llava_next/family.ts'
 import { qwen25Vl } from './qwen2_5_vl/family.ts'
 import { smolVlm } from './smolvlm/family.ts'
 
 const families: Readonly<Record<string, Family>> = {
   smolvlm: smolVlm,
   idefics3: smolVlm,
+  llava,
+  llava_next: llavaNext,
   qwen2_5_vl: qwen25Vl,
 }
 

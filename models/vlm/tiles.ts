@@ -23,11 +23,15 @@ export function tileInput(pixels: HostTensor<'float32'>): VisionInput {
   return { graph: pixels.dims.slice(2).join('x'), feeds: { pixels } }
 }
 
+/** Tiles of a size that go through the vision tower at once, at least one. */
+export const mostTiles = (height: number, width: number): number =>
+  Math.max(1, Math.floor(PASS_VALUES / (3 * height * width)))
+
 /** Tiles as passes of bounded memory. */
 export function tilePasses({ data, dims }: HostTensor<'float32'>): VisionInput[] {
   const [tiles, ...rest] = dims as [number, number, number, number]
   const size = data.length / tiles
-  const batch = Math.max(1, Math.floor(PASS_VALUES / size))
+  const batch = mostTiles(rest[1], rest[2])
   const passes: VisionInput[] = []
   for (let at = 0; at < tiles; at += batch) {
     const count = Math.min(batch, tiles - at)

@@ -4,6 +4,18 @@ import { z } from 'zod'
 import { CheckpointError } from '../../io/checkpoint-error.ts'
 import { readJson, readJsonIfPresent } from '../../io/json-file.ts'
 import type { TextArchitecture, TextConfig } from '../../layers/text-config.ts'
+import {
+  checkRelations,
+  count,
+  generationSchema,
+  only,
+  or,
+  type Relation,
+  textConfig,
+  textRelations,
+  tokenId,
+  tokenIds,
+} from '../config-schema.ts'
 
 export interface VisionConfig {
   readonly hidden: number
@@ -36,13 +48,6 @@ export interface Qwen25VlConfig {
 /** Base of the rotary frequencies of the vision tower; no checkpoint has another. */
 export const VISION_ROPE_THETA = 10_000
 
-const count = z.int().positive()
-const tokenId = z.int().nonnegative()
-const tokenIds = z.union([tokenId, z.array(tokenId)]).nullish()
-/** Explicit null means the default, as in transformers. */
-const or = <S extends z.ZodType, D>(schema: S, fallback: D) => schema.nullish().transform((value) => value ?? fallback)
-const only = <T extends string | boolean | number>(value: T) => or(z.literal(value), value)
-
 /** `rope_scaling` of the hub, `rope_parameters` of transformers 5. */
 const ropeSchema = z.looseObject({
   type: z.enum(['mrope', 'default']).nullish(),
@@ -51,11 +56,11 @@ const ropeSchema = z.looseObject({
   mrope_section: z.tuple([count, count, count]).nullish(),
 })
 
-const textFields = {
+const textSchema = z.looseObject({
   hidden_size: or(count, 8192),
   num_hidden_layers: or(count, 80),
   num_attention_heads: or(count, 64),
-  num_key_value_heads: or(count, 8),
+  num_key_value_heads: count.nullable().default(8),
   head_dim: count.nullish(),
   intermediate_size: or(count, 29_568),
   vocab_size: or(count, 152_064),
@@ -67,10 +72,9 @@ const textFields = {
   use_sliding_window: only(false),
   layer_types: z.array(z.literal('full_attention')).nullish(),
   tie_word_embeddings: z.boolean().nullish(),
-  eos_token_id: tokenIds,
+  eos_token_id: tokenIds.nullish(),
   pad_token_id: tokenId.nullish(),
-}
-const textSchema = z.looseObject(textFields)
+})
 
 const visionSchema = z.looseObject({
   hidden_size: or(count, 3584),
@@ -97,8 +101,8 @@ const rootSchema = z.looseObject({
   dtype: z.string().nullish(),
   torch_dtype: z.string().nullish(),
 })
-const nestedSchema = z.looseObject({ text_config: z.looseObject({}).nullish() })
-const generationSchema = z.looseObject({ eos_token_id: tokenIds, pad_token_id: tokenId.nullish() })
+/** The hub has the fields of the text model beside the others. */
+const nestedSchema = z.looseObject({ text_config: textSchema.nullish() })
 
 /** The text model as the shared layers build it. */
 export const textArchitecture = ({ text }: Qwen25VlConfig): TextArchitecture => ({
@@ -114,10 +118,7 @@ export async function loadQwen25VlConfig(dir: string): Promise<Qwen25VlConfig> {
   if (type !== 'qwen2_5_vl')
     throw new CheckpointError(`model_type "${type}" is not of this family (supported: qwen2_5_vl)`, { file })
   const root = await readJson(file, rootSchema)
-  const nested = (await readJson(file, nestedSchema)).text_config
-  const text = nested
-    ? (await readJson(file, z.looseObject({ text_config: textSchema }))).text_config
-    : await readJson(file, textSchema)
+  const text = (await readJson(file, nestedSchema)).text_config ?? (await readJson(file, textSchema))
   const generation = await readJsonIfPresent(join(dir, 'generation_config.json'), generationSchema)
   const config = typed(root, text, generation ?? {})
   checkDimensions(config, text.head_dim ?? undefined, root.vision_config.out_hidden_size, file)
@@ -131,19 +132,12 @@ function typed(
 ): Qwen25VlConfig {
   const { vision_config: vision } = root
   const rope = text.rope_scaling ?? text.rope_parameters
+  const theta = rope?.rope_theta ?? text.rope_theta ?? 1_000_000
+  const tied = root.tie_word_embeddings || text.tie_word_embeddings || false
   return {
     text: {
-      hiddenSize: text.hidden_size,
-      layers: text.num_hidden_layers,
-      heads: text.num_attention_heads,
-      kvHeads: text.num_key_value_heads,
-      headDim: Math.floor(text.hidden_size / text.num_attention_heads),
-      intermediate: text.intermediate_size,
-      vocab: text.vocab_size,
-      rmsEps: text.rms_norm_eps,
-      ropeTheta: rope?.rope_theta ?? text.rope_theta ?? 1_000_000,
+      ...textConfig({ ...text, head_dim: null, rope_theta: theta, rope_parameters: null }, tied),
       mropeSection: rope?.mrope_section ?? [16, 24, 24],
-      tied: root.tie_word_embeddings || text.tie_word_embeddings || false,
     },
     vision: {
       hidden: vision.hidden_size,
@@ -171,9 +165,9 @@ function checkDimensions(
   file: string,
 ): void {
   const rotated = text.mropeSection.reduce((a, b) => a + b, 0)
-  const relations: [ok: boolean, what: string][] = [
+  const relations: Relation[] = [
     [text.hiddenSize % text.heads === 0, `hidden_size ${text.hiddenSize} over ${text.heads} attention heads`],
-    [text.heads % text.kvHeads === 0, `${text.heads} attention heads over ${text.kvHeads} key/value heads`],
+    ...textRelations(text),
     [headDim === undefined || headDim === text.headDim, `head_dim ${headDim} instead of ${text.headDim}`],
     [2 * rotated === text.headDim, `mrope_section [${text.mropeSection.join(', ')}] for a head_dim of ${text.headDim}`],
     [visionOut === text.hiddenSize, `out_hidden_size ${visionOut} into a text model of ${text.hiddenSize}`],
@@ -183,5 +177,5 @@ function checkDimensions(
       `windows of ${vision.window} pixels, an image token has ${vision.patch * vision.merge}`,
     ],
   ]
-  for (const [ok, what] of relations) if (!ok) throw new CheckpointError(`impossible sizes: ${what}`, { file })
+  checkRelations(relations, file)
 }

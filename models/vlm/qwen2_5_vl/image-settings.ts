@@ -4,6 +4,7 @@ import { z } from 'zod'
 import { CheckpointError } from '../../io/checkpoint-error.ts'
 import { readJsonIfPresent } from '../../io/json-file.ts'
 import type { Filter } from '../../io/pil-resize.ts'
+import { count, or } from '../config-schema.ts'
 import type { VisionConfig } from './config.ts'
 import type { ImageSettings } from './patches.ts'
 import type { PixelBounds } from './smart-resize.ts'
@@ -13,10 +14,7 @@ const CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
 const CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
 const DEFAULT_BOUNDS = { minPixels: 56 * 56, maxPixels: 28 * 28 * 1280 }
 
-const count = z.int().positive()
 const channels = z.array(z.number()).length(3)
-/** Explicit null means the default, as in transformers. */
-const or = <S extends z.ZodType, D>(schema: S, fallback: D) => schema.nullish().transform((value) => value ?? fallback)
 const sizeSchema = z.looseObject({
   shortest_edge: count.nullish(),
   longest_edge: count.nullish(),
