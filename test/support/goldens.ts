@@ -1,8 +1,13 @@
 /** Where the golden files are and how tests name them. `GOLDENS=DIR` takes a full set instead of the repository's part. */
-import { readdirSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 
 export const goldens = process.env['GOLDENS'] ?? join(import.meta.dirname, '../goldens')
+
+/** Variants of every family: small ones in the repository, those of a full set elsewhere. */
+export const familyVariants = existsSync(join(goldens, 'llava/small-crop'))
+  ? ['smolvlm/tiny64', 'llava/small-crop', 'llava/small-pad', 'llava_next/small-anyres']
+  : ['smolvlm/tiny64', 'llava/clip-crop', 'llava/pad-square', 'llava_next/anyres']
 
 export const smolVlmVariants = ['smolvlm/tiny64', 'smolvlm/split', 'smolvlm/idefics3'] as const
 
