@@ -9,7 +9,7 @@ import { GoldenImages } from '../models/vlm/verify/golden-images.ts'
 import { openVariant, type Variant } from '../models/vlm/verify/variant.ts'
 import { type Section, sectionsOf, verifySection } from '../models/vlm/verify/verify.ts'
 import { NoGoldensError, verifyGoldens, type VerifyLine } from '../runners/verify.ts'
-import { goldens, qwenVariants, smolVlmVariants } from './support/goldens.ts'
+import { familyVariants, goldenCases, goldens, qwenVariants, smolVlmVariants } from './support/goldens.ts'
 import { flipBit, alterJson, alterTensor } from './support/alter.ts'
 import { rng } from './support/rng.ts'
 
@@ -44,24 +44,48 @@ it('recomputes every value of the goldens', async () => {
   expect(lines.filter(isFailure)).toEqual([])
   const verified = lines.filter((line) => 'pass' in line)
   expect(verified.filter((line) => line.quantity === 'file').length).toBeGreaterThan(150)
-  for (const variant of [...smolVlmVariants, ...qwenVariants]) {
-    const own = verified.filter((line) => line.case.startsWith(`${variant}/`) && line.quantity !== 'file')
-    expect(own.length).toBeGreaterThan(450)
+  const computed = (variant: string) =>
+    verified.filter((line) => line.case.startsWith(`${variant}/`) && line.quantity !== 'file')
+  for (const variant of smolVlmVariants) expect(computed(variant).length, variant).toBeGreaterThan(500)
+  for (const variant of familyVariants) {
+    const sections = new Set(computed(variant).map((line) => line.case.slice(variant.length + 1)))
+    const cases = goldenCases(variant).map((name) => `cases/${name}`)
+    expect([...sections].toSorted(), variant).toEqual([...cases, ...SECTIONS].toSorted())
+    const quantities = new Set(computed(variant).map((line) => line.quantity))
+    for (const quantity of EVERYWHERE) expect(quantities, `${variant}: ${quantity}`).toContain(quantity)
   }
   for (const [variant, expected] of [
     ['smolvlm/tiny64', EXPECTED],
     [qwenVariants[0]!, EXPECTED_OF_QWEN],
   ] as const) {
-    const quantities = new Set(verified.filter((l) => l.case.startsWith(`${variant}/`)).map((l) => l.quantity))
+    const quantities = new Set(computed(variant).map((line) => line.quantity))
     for (const quantity of expected) expect(quantities, quantity).toContain(quantity)
   }
 })
 
+/** Only in those of Qwen2.5-VL. */
 const EXPECTED_OF_QWEN = [
   ...['image_grid_thw', 'position_ids', 'rope_delta', 'rope_deltas', 'vision.position_ids', 'vision.window_index'],
-  ...['vision.cu_window_seqlens', 'settings', 'gradient of visual.patch_embed.proj.weight: l2', 'merged logits'],
+  ...['vision.cu_window_seqlens', 'gradient of visual.patch_embed.proj.weight: l2'],
   ...['gradient of model.layers.0.self_attn.k_proj.bias: l2', 'gradient of visual.merger.mlp.2.bias: sum'],
-  ...['cached = uncached', 'batched = single (multi_turn)', 'adapter after step 3', 'step 3: gradient norm'],
+]
+
+const SECTIONS = ['preprocessing', 'batch', 'train/sft', 'train/merged', 'train/grpo']
+/** In the goldens of every family. */
+const EVERYWHERE = [
+  ...[
+    'prompt',
+    'input_ids',
+    'image_token_runs',
+    'position_ids',
+    'pixel_values.uint8',
+    'pixel_values',
+    'image_features',
+  ],
+  ...['logits', 'logits_last', 'greedy tokens', 'greedy tokens (cached)', 'greedy text', 'cached = uncached'],
+  ...['completion logprobs', 'completion entropies', 'batched = single (multi_turn)', 'loss', 'without_gradient'],
+  ...['names of gradient summaries', 'names of gradients', 'adapter logits', 'merged logits', 'logps', 'advantages'],
+  ...['adapter after step 1', 'adapter after step 3', 'step 3: gradient norm'],
 ]
 
 const EXPECTED = [
@@ -103,7 +127,7 @@ describe('an altered copy', () => {
   })
 })
 
-describe.each(['smolvlm/tiny64', qwenVariants[0]!])('without digests: %s', (name) => {
+describe.each(familyVariants)('without digests, %s', (name) => {
   const dir = join(temporary, 'unknown', name)
   let variant: Variant
   let sections: Section[]
