@@ -31,10 +31,10 @@ async function firstFailure(lines: AsyncGenerator<VerifyLine>): Promise<Verified
   return null
 }
 
-/** Files of goldens under `dir`; texts for people are none. */
+/** Files of goldens under `dir`; texts for people and what made them are none. */
 function goldenFiles(dir: string): string[] {
   return readdirSync(dir, { recursive: true, withFileTypes: true })
-    .filter((e) => e.isFile() && !e.name.endsWith('.md') && e.name !== 'pillow-resize.json')
+    .filter((e) => e.isFile() && !/\.(md|py|pyc)$/.test(e.name) && e.name !== 'pillow-resize.json')
     .map((e) => relative(dir, join(e.parentPath, e.name)))
     .toSorted()
 }
