@@ -63,6 +63,53 @@ describe.each(TINY)('%s', (name) => {
       expect(Math.max(...errors)).toBeLessThan(1e-4)
     })
 
+    if (name === TINY[0])
+      it('goes on behind a prefix that brings three positions a token', async () => {
+        const { context, weights } = tiny.network
+        const text = { ...context.architecture.text, mropeSection: [2, 3, 3] as const }
+        const network = new Network(
+          { ...context, architecture: { ...context.architecture, text } },
+          weights,
+          tiny.options,
+        )
+        try {
+          // As Qwen2-VL numbers a picture: time stands still, rows and columns advance, text goes on behind the largest.
+          const placed = mixed().map((image, i) => {
+            const { length } = image.prefix
+            const values = Int32Array.from({ length: 3 * length }, (_, at) => {
+              const [axis, token] = [Math.floor(at / length), at % length]
+              return i === 1 || axis === 0 ? Math.min(token, 2) : 2 + ((token * (axis + 1)) % 4)
+            })
+            return { ...image, positions: { axes: 3 as const, values, next: Math.max(...values) + 1 } }
+          })
+          const results = await sample(placed, { ...network.generation(), endTokens: new Set() })
+          const roots = placed.map(({ prompts, ...root }, i) => ({
+            ...root,
+            prompts: prompts.map(({ tokens }, p) => ({ tokens, completions: tokensOf(results[i]![p]!) })),
+          }))
+          const image = { kind: 'given', features: tiny.features } as const
+          const { logprobs } = await network.score(packTrees(roots, tiny.architecture.imageTokenId), image)
+          const sampled = results.flat(2).map((s) => s.logprobs)
+          const errors = logprobs.flatMap((own, i) => own.map((x, t) => Math.abs(x - sampled[i]![t]!)))
+          expect(Math.max(...errors)).toBeLessThan(1e-4)
+          const depths = placed.map((image) => ({
+            ...image,
+            positions: {
+              axes: 3 as const,
+              values: Int32Array.from([0, 1, 2].flatMap(() => [...image.prefix.keys()])),
+              next: image.prefix.length,
+            },
+          }))
+          // Positions matter; and equal to the depths they are what a model without M-RoPE has.
+          const plain = (await sample(mixed())).map((own) => own.map(tokensOf))
+          expect(results.map((own) => own.map(tokensOf))).not.toEqual(plain)
+          const same = await sample(depths, { ...network.generation(), endTokens: new Set() })
+          expect(same.map((own) => own.map(tokensOf))).toEqual(plain)
+        } finally {
+          await network.dispose()
+        }
+      })
+
     it('takes as many tokens as each prompt asks for', async () => {
       const images = mixed()
       const results = await sample(images)

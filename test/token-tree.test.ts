@@ -94,6 +94,39 @@ describe('packing', () => {
     )
   })
 
+  it('a prefix may bring three positions a token; what follows goes on behind them on every axis', () => {
+    const place = fc.record({ values: fc.array(fc.nat({ max: 9 }), { minLength: 12, maxLength: 12 }), next: fc.nat() })
+    const roots = fc.array(fc.record({ place, prompts: fc.array(prompt(0), { minLength: 1, maxLength: 3 }) }), {
+      minLength: 1,
+      maxLength: 3,
+    })
+    fc.assert(
+      fc.property(roots, (given) => {
+        const rooted = given.map(({ place: { values, next }, prompts }) => ({
+          ...{ prefix: [1, IMAGE, IMAGE, 3], firstFeature: 0, prompts },
+          positions: { axes: 3 as const, values: Int32Array.from(values), next: next % 1000 },
+        }))
+        const packed = packTrees(rooted, IMAGE)
+        expect(packed.positionDims).toEqual([3, given.length, packed.length])
+        rooted.forEach((root, image) => {
+          placedTokens(root).placed.forEach(({ path }, i) => {
+            for (const axis of [0, 1, 2]) {
+              const own = packed.positions[(axis * given.length + image) * packed.length + i]
+              const { values, next } = root.positions
+              expect(own).toBe(path.length <= 4 ? values[axis * 4 + path.length - 1] : next + path.length - 5)
+            }
+          })
+        })
+      }),
+    )
+  })
+
+  it('refuses a batch in which only some prefixes bring positions', () => {
+    const root = { prefix: [1], firstFeature: 0, prompts: [] }
+    const placed = { ...root, positions: { axes: 3 as const, values: Int32Array.of(0, 0, 0), next: 1 } }
+    expect(() => packTrees([root, placed], IMAGE)).toThrow('all bring positions')
+  })
+
   it('refuses completions of nothing', () => {
     expect(() =>
       packTrees([{ prefix: [], firstFeature: 0, prompts: [{ tokens: [], completions: [[1]] }] }], IMAGE),

@@ -76,78 +76,92 @@ export function axesOf(roots: readonly Pick<TreeRoot, 'positions'>[]): number {
 /** Packs the trees of a batch. `imageToken` marks the placeholders. Throws when a prompt path is empty. */
 export function packTrees(roots: readonly TreeRoot[], imageToken: number, padToken = 0): PackedTree {
   const lengths = roots.map(packedLength)
-  const length = Math.max(1, ...lengths)
-  const size = roots.length * length
-  const axes = axesOf(roots)
-  const packed = {
-    ids: new Int32Array(size).fill(padToken),
-    positions: new Int32Array(axes * size),
-    positionDims: axes === 1 ? [roots.length, length] : [axes, roots.length, length],
-    ends: Int32Array.from({ length: size }, (_, i) => (i % length) + 1),
-    featureIndex: new Int32Array(size).fill(-1),
+  const packer = new Packer(roots.length, Math.max(1, ...lengths), axesOf(roots), padToken)
+  roots.forEach((root, image) => packer.root(root, image, imageToken))
+  return { ...packer.packed(), tokens: lengths.reduce((a, b) => a + b, 0) }
+}
+
+/** Position of the i-th of some tokens on an axis. */
+type Place = (i: number, axis: number) => number
+
+class Packer {
+  readonly #size: number
+  readonly #arrays: Pick<PackedTree, 'ids' | 'positions' | 'positionDims' | 'ends' | 'featureIndex'>
+  readonly #predictors: number[] = []
+  readonly #targets: number[] = []
+  readonly #spans: { start: number; length: number }[] = []
+  readonly #promptEnds: number[] = []
+  /** Flat index of the next token. */
+  #at = 0
+
+  constructor(
+    private readonly images: number,
+    private readonly length: number,
+    private readonly axes: number,
+    padToken: number,
+  ) {
+    this.#size = images * length
+    this.#arrays = {
+      ids: new Int32Array(this.#size).fill(padToken),
+      positions: new Int32Array(axes * this.#size),
+      positionDims: axes === 1 ? [images, length] : [axes, images, length],
+      ends: Int32Array.from({ length: this.#size }, (_, i) => (i % length) + 1),
+      featureIndex: new Int32Array(this.#size).fill(-1),
+    }
   }
-  const predictors: number[] = []
-  const targets: number[] = []
-  const spans: { start: number; length: number }[] = []
-  const promptEnds: number[] = []
-  roots.forEach((root, image) => {
-    const base = image * length
-    let at = 0
-    const put = (
-      tokens: readonly number[],
-      position: (token: number, axis: number) => number,
-      end: (start: number) => number,
-    ): void => {
-      const stop = end(at)
-      tokens.forEach((token, i) => {
-        packed.ids[base + at] = token
-        for (let axis = 0; axis < axes; axis++) packed.positions[axis * size + base + at] = position(i, axis)
-        packed.ends[base + at] = stop
-        at++
-      })
-    }
-    const from = (depth: number) => (i: number) => depth + i
-    const { positions } = root
-    const own = positions && ((i: number, axis: number) => positions.values[axis * root.prefix.length + i]!)
-    put(root.prefix, own ?? from(0), () => lengths[image]!)
-    const next = positionBehind(root)
+
+  root(root: TreeRoot, image: number, imageToken: number): void {
+    const { prefix, positions, prompts } = root
+    const first = image * this.length
+    this.#at = first
+    const own = positions && ((i: number, axis: number) => positions.values[axis * prefix.length + i]!)
+    this.#put(prefix, own ?? ((i) => i), packedLength(root))
     let feature = root.firstFeature
-    root.prefix.forEach((token, i) => {
-      if (token === imageToken) packed.featureIndex[base + i] = feature++
+    prefix.forEach((token, i) => {
+      if (token === imageToken) this.#arrays.featureIndex[first + i] = feature++
     })
-    for (const prompt of root.prompts) {
-      const subtree = packedLength({
-        prefix: prompt.tokens,
-        prompts: [{ tokens: [], completions: prompt.completions }],
-        firstFeature: 0,
+    for (const prompt of prompts) this.#prompt(prompt, first + prefix.length - 1, positionBehind(root), first)
+  }
+
+  /** @param above flat index of the last token of the prefix, `first` − 1 where there is none. */
+  #prompt({ tokens, completions }: TreePrompt, above: number, position: number, first: number): void {
+    const subtree = packedLength({ prefix: tokens, prompts: [{ tokens: [], completions }], firstFeature: 0 })
+    this.#put(tokens, (i) => position + i, subtree)
+    const last = tokens.length > 0 ? this.#at - 1 : above
+    if (last < first) throw new RangeError('a prompt needs at least one token before its completions')
+    this.#promptEnds.push(last)
+    for (const completion of completions) {
+      this.#spans.push({ start: this.#predictors.length, length: completion.length })
+      completion.forEach((token, t) => {
+        this.#predictors.push(t === 0 ? last : this.#at + t - 1)
+        this.#targets.push(token)
       })
-      put(prompt.tokens, from(next), (start) => start + subtree)
-      if (root.prefix.length + prompt.tokens.length === 0)
-        throw new RangeError('a prompt needs at least one token before its completions')
-      const last = base + (prompt.tokens.length > 0 ? at : root.prefix.length) - 1
-      promptEnds.push(last)
-      for (const completion of prompt.completions) {
-        spans.push({ start: predictors.length, length: completion.length })
-        completion.forEach((token, t) => {
-          predictors.push(t === 0 ? last : base + at + t - 1)
-          targets.push(token)
-        })
-        put(
-          completion.slice(0, -1),
-          from(next + prompt.tokens.length),
-          (start) => start + Math.max(0, completion.length - 1),
-        )
-      }
+      const read = completion.slice(0, -1)
+      this.#put(read, (i) => position + tokens.length + i, read.length)
     }
-  })
-  return {
-    images: roots.length,
-    length,
-    ...packed,
-    predictors: Int32Array.from(predictors),
-    targets: Int32Array.from(targets),
-    spans,
-    promptEnds,
-    tokens: lengths.reduce((a, b) => a + b, 0),
+  }
+
+  /** Tokens one after the other; `descendants` counts them and all below them. */
+  #put(tokens: readonly number[], place: Place, descendants: number): void {
+    const { ids, positions, ends } = this.#arrays
+    const end = (this.#at % this.length) + descendants
+    tokens.forEach((token, i) => {
+      ids[this.#at] = token
+      for (let axis = 0; axis < this.axes; axis++) positions[axis * this.#size + this.#at] = place(i, axis)
+      ends[this.#at] = end
+      this.#at++
+    })
+  }
+
+  packed(): Omit<PackedTree, 'tokens'> {
+    return {
+      images: this.images,
+      length: this.length,
+      ...this.#arrays,
+      predictors: Int32Array.from(this.#predictors),
+      targets: Int32Array.from(this.#targets),
+      spans: this.#spans,
+      promptEnds: this.#promptEnds,
+    }
   }
 }
