@@ -110,6 +110,17 @@ it('names a picture that no pinpoint can show', async () => {
   await expect(readPicture(processor, line, 'line.png')).rejects.toThrow(/^image line.png: .*2000×1/)
 })
 
+it('decodes a run of bytes as a whole, or every byte as U+FFFD', async () => {
+  const { tokenizer } = (await llava.open(join(goldens, 'llava/small-crop/checkpoint'))).processor
+  const decode = (...tokens: string[]) =>
+    tokenizer.decode(
+      tokens.map((token) => tokenizer.idOf(token)!),
+      { skipSpecialTokens: false },
+    )
+  expect(decode('<0xC3>', '<0xA9>', '2')).toBe('é2')
+  expect(decode('<0x41>', '<0xC3>', '2', '<0x41>')).toBe('\uFFFD\uFFFD2A')
+})
+
 it('pads a picture in the middle', async () => {
   const image = await decodeImage(await readFile(goldenImage('tall37x211.png')))
   const { width, height, data } = padToSquare(image, [1, 2, 3])

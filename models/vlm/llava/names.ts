@@ -10,7 +10,8 @@ export function canonicalName(stored: string): string {
   const bare = stored.replace(/^model\.(?=language_model\.|vision_tower\.|multi_modal_projector\.|image_newline$)/, '')
   if (bare.startsWith('language_model.lm_head.')) return bare.slice('language_model.'.length)
   if (!PARTS.test(bare)) return stored
-  return `model.${bare.replace(/^language_model\.model\./, 'language_model.').replace(/^vision_tower\.vision_model\./, 'vision_tower.')}`
+  const text = bare.replace(/^language_model\.model\./, 'language_model.')
+  return `model.${text.replace(/^vision_tower\.vision_model\./, 'vision_tower.')}`
 }
 
 /** Weights that image features depend on. */
