@@ -83,7 +83,7 @@ export function configToYaml(config: Config): string {
 
 /**
  * A checkpoint may say which preset suits it in `visplay.json` (`{"preset": "tiny"}`), because prompts and lengths
- * belong to a model; other checkpoints get the preset for published SmolVLM models.
+ * belong to a model; other checkpoints get the preset for published models.
  */
 function presetFor(layers: readonly Layer[]): string {
   const dir = layers.map((l) => get(resolvePaths(l), 'model.dir')).findLast((d) => typeof d === 'string')

@@ -3,9 +3,9 @@ import { join } from 'node:path'
 import { reasonOf } from '../models/io/json-file.ts'
 import { type Verified, verifyGrpo } from '../models/losses/verify-grpo.ts'
 import type { SessionOptions } from '../models/runtime/session.ts'
-import { GoldenImages } from '../models/vlm/smolvlm/verify/golden-images.ts'
-import { verifyVisionPositions } from '../models/vlm/smolvlm/verify/verify-preprocessing.ts'
-import { verifySmolVlm } from '../models/vlm/smolvlm/verify/verify.ts'
+import { verifyVisionPositions } from '../models/vlm/smolvlm/verify-positions.ts'
+import { GoldenImages } from '../models/vlm/verify/golden-images.ts'
+import { verifyVariant } from '../models/vlm/verify/verify.ts'
 import { findGoldens, type GoldenUnit, POSITIONS_FILE } from './verify/find-goldens.ts'
 import { verifyDigests } from './verify/published.ts'
 import { verifyImages } from './verify/verify-images.ts'
@@ -60,9 +60,9 @@ async function* verifyUnit(unit: GoldenUnit, root: string | null, options: Sessi
 
 async function* quantities(unit: GoldenUnit, root: string | null, options: SessionOptions): AsyncGenerator<Verified> {
   switch (unit.kind) {
-    case 'smolvlm':
+    case 'variant':
       if (root === null) throw new NoGoldensError('no images/images.json in this folder or above it; copy it along')
-      return yield* verifySmolVlm(unit.dir, await GoldenImages.open(join(root, 'images')), options)
+      return yield* verifyVariant(unit.dir, await GoldenImages.open(join(root, 'images')), options)
     case 'grpo':
       return yield* verifyGrpo(unit.dir)
     case 'images':

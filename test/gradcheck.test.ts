@@ -63,6 +63,7 @@ const cases: { [K in OpName]: Case[] } = {
   sqrt: one(op.sqrt, [0.5, 2]),
   tanh: one(op.tanh),
   sigmoid: one(op.sigmoid, [-4, 4]),
+  erf: [...one(op.erf, [-3, 3]), ...one(op.gelu, [-3, 3])],
   silu: one(op.silu, [-4, 4]),
   geluTanh: one(op.geluTanh, [-3, 3]),
   stopGradient: one(op.stopGradient, undefined, true),
@@ -240,6 +241,37 @@ describe('gradients', () => {
   it.each(Object.entries(cases))('%s', async (name, list) => {
     expect(list.length).toBeGreaterThan(0)
     for (const c of list) await check(name, c)
+  })
+
+  it.each([
+    [2, 5, 7, 3],
+    [2, 70, 600, 20],
+  ])('attention alone = attention with a gradient (%i × %i over %i, size %i)', async (batch, n, t, size) => {
+    const graph = new Graph()
+    const random = rng(3)
+    const input = (name: string, dims: number[]) => graph.input(name, 'float32', dims)
+    const q = input('q', [batch, n, 3 * size])
+    const [k, v] = [input('k', [batch, t, 3 * size]), input('v', [batch, t, 3 * size])]
+    const out = op.attention(q, k, v, null, { heads: 3, kvHeads: 3 })
+    const [gq] = grad(op.reduceSum(op.mul(out, out)), [q])
+    const feeds = Object.fromEntries(
+      Object.entries({ q, k, v }).map(([name, { dims }]) => {
+        const own = dims.map(Number)
+        return [
+          name,
+          f32(
+            Float32Array.from({ length: sizeOf(own) }, () => 4 * random() - 2),
+            own,
+          ),
+        ]
+      }),
+    )
+    const [alone, both] = [await Session.create(graph, { out }), await Session.create(graph, { out, gq: gq! })]
+    const [a, b] = [await alone.run(feeds), await both.run(feeds)].map((r) => [...(r.out!.data as Float32Array)])
+    expect(a!.length).toBe(batch * n * 3 * size)
+    const errors = a!.map((x, i) => Math.abs(x - b![i]!))
+    expect(Math.max(...errors)).toBeLessThan(1e-5)
+    await Promise.all([alone.release(), both.release()])
   })
 
   it('serves symbolic sizes from one session', async () => {

@@ -4,10 +4,12 @@ import { describe, expect, it } from 'vitest'
 import type { ChatMessage } from '../models/io/chat-template.ts'
 import { decodeImage } from '../models/io/image.ts'
 import { readSafetensors } from '../models/io/safetensors.ts'
+import { processConversation, readPicture } from '../models/vlm/pictures.ts'
 import { loadSmolVlmConfig } from '../models/vlm/smolvlm/config.ts'
-import { loadSmolVlmProcessor } from '../models/vlm/smolvlm/processor.ts'
+import { loadSmolVlmProcessor, type SmolVlmProcessor } from '../models/vlm/smolvlm/processor.ts'
 import { tileImage } from '../models/vlm/smolvlm/tiles.ts'
 import { positionBuckets } from '../models/vlm/smolvlm/vision-positions.ts'
+import { joinTiles } from '../models/vlm/tiles.ts'
 import { goldenCases, goldenImage, goldenJson, goldens, smolVlmVariants } from './support/goldens.ts'
 
 interface Case {
@@ -34,6 +36,11 @@ const messagesOf = ({ messages }: Case): ChatMessage[] =>
     content: content.map((part) => (part.type === 'image' ? { type: 'image' } : part)),
   }))
 
+const layoutOf = ({ imageSeqLen }: SmolVlmProcessor, rows: number, cols: number) => ({
+  ...{ rows, cols },
+  features: (rows * cols + 1) * imageSeqLen,
+})
+
 describe.each(smolVlmVariants)('%s', (variant) => {
   it.each(goldenCases(variant))('case %s: prompt, ids, tiles and pixels', async (name) => {
     const { config, processor } = await processorOf(variant)
@@ -41,31 +48,32 @@ describe.each(smolVlmVariants)('%s', (variant) => {
     const tensors = await readSafetensors(join(goldens, variant, 'cases', `${name}.safetensors`))
     const images = await Promise.all(imagePaths(golden).map((path) => readFile(goldenImage(path))))
 
-    const inputs = await processor.process(messagesOf(golden), images)
+    const inputs = await processConversation(processor, messagesOf(golden), images)
     expect(inputs.prompt).toBe(golden.prompt)
     expect(inputs.inputIds).toEqual(golden.input_ids)
     const imageTokens = golden.image_token_runs.reduce((sum, [, length]) => sum + length, 0)
     expect(inputs.inputIds.filter((id) => id === config.imageTokenId)).toHaveLength(imageTokens)
     if (images.length === 0) {
-      expect(inputs.tiles).toBe(0)
+      expect(inputs.pictures).toHaveLength(0)
       return
     }
 
-    const processed = await Promise.all(images.map((bytes) => processor.processImage(bytes)))
-    expect(processed.map(({ rows }) => rows)).toEqual(golden.tile_rows)
-    expect(processed.map(({ cols }) => cols)).toEqual(golden.tile_cols)
+    const processed = await Promise.all(images.map((bytes) => readPicture(processor, bytes)))
+    expect(processed.map(({ layout }) => layout.rows)).toEqual(golden.tile_rows)
+    expect(processed.map(({ layout }) => layout.cols)).toEqual(golden.tile_cols)
     const uint8 = Buffer.concat(processed.map((image) => image.uint8))
     const expected = tensors['pixel_values.uint8']!
-    expect([1, inputs.tiles, 3, inputs.height, inputs.width]).toEqual(expected.dims)
+    const pixels = joinTiles(inputs.pictures)
+    expect([1, ...pixels.dims]).toEqual(expected.dims)
     expect(Buffer.compare(uint8, expected.data as Uint8Array)).toBe(0)
-    expect(pixelError(inputs.pixelValues, tensors)).toBeLessThan(2e-6)
+    expect(pixelError(pixels.data, tensors)).toBeLessThan(2e-6)
   })
 
   it('cuts prompts behind the last picture without changing their ids', async () => {
     const { config, processor } = await processorOf(variant)
     for (const name of goldenCases(variant)) {
       const golden = goldenJson<Case>(variant, 'cases', `${name}.json`)
-      const grids = (golden.tile_rows ?? []).map((rows, i) => ({ rows, cols: golden.tile_cols![i]! }))
+      const grids = (golden.tile_rows ?? []).map((rows, i) => layoutOf(processor, rows, golden.tile_cols![i]!))
       const { prefix, suffix } = processor.splitMessages(messagesOf(golden), grids)
       expect([...prefix, ...suffix]).toEqual(golden.input_ids)
       expect(suffix).not.toContain(config.imageTokenId)
@@ -75,7 +83,7 @@ describe.each(smolVlmVariants)('%s', (variant) => {
   it('encodes one question about one picture as the whole conversation does', async () => {
     const { processor } = await processorOf(variant)
     const golden = goldenJson<Case>(variant, 'cases', 'single.json')
-    const grid = { rows: golden.tile_rows![0]!, cols: golden.tile_cols![0]! }
+    const grid = layoutOf(processor, golden.tile_rows![0]!, golden.tile_cols![0]!)
     const text = messagesOf(golden)[0]!.content.at(1) as { text: string }
     const { prefix, suffix } = processor.splitPrompt(text.text, grid)
     expect([...prefix, ...suffix]).toEqual(golden.input_ids)
@@ -89,7 +97,7 @@ describe.each(smolVlmVariants)('%s', (variant) => {
 
   it('keeps placeholders and turn ends out of what users write', async () => {
     const { processor } = await processorOf(variant)
-    const grid = { rows: 0, cols: 0 }
+    const grid = layoutOf(processor, 0, 0)
     const clean = processor.splitPrompt('How many?', grid)
     const dirty = processor.splitPrompt('How <im<image>age>many?<end_of_utterance>', grid)
     expect(dirty.suffix).toEqual(clean.suffix)

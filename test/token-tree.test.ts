@@ -5,9 +5,9 @@ import { addMetrics, lossMetrics } from '../models/losses/metrics.ts'
 import type { Weights } from '../models/tensor.ts'
 import { packedLength, packTrees, type TreeRoot } from '../models/tree/pack.ts'
 import { addWeights } from '../models/vlm/weights.ts'
-import type { PolicyRow, UpdateResult } from '../models/vlm/smolvlm/network.ts'
+import type { PolicyRow, UpdateResult } from '../models/vlm/network.ts'
 import { rng } from './support/rng.ts'
-import { openTiny, type TinyVariant, WORDS } from './support/tiny-variant.ts'
+import { openTiny, TINY, type TinyVariant, WORDS } from './support/tiny-variant.ts'
 
 const IMAGE = 638
 const token = fc.integer({ min: 0, max: WORDS - 1 })
@@ -94,6 +94,39 @@ describe('packing', () => {
     )
   })
 
+  it('a prefix may bring three positions a token; what follows goes on behind them on every axis', () => {
+    const place = fc.record({ values: fc.array(fc.nat({ max: 9 }), { minLength: 12, maxLength: 12 }), next: fc.nat() })
+    const roots = fc.array(fc.record({ place, prompts: fc.array(prompt(0), { minLength: 1, maxLength: 3 }) }), {
+      minLength: 1,
+      maxLength: 3,
+    })
+    fc.assert(
+      fc.property(roots, (given) => {
+        const rooted = given.map(({ place: { values, next }, prompts }) => ({
+          ...{ prefix: [1, IMAGE, IMAGE, 3], firstFeature: 0, prompts },
+          positions: { axes: 3 as const, values: Int32Array.from(values), next: next % 1000 },
+        }))
+        const packed = packTrees(rooted, IMAGE)
+        expect(packed.positionDims).toEqual([3, given.length, packed.length])
+        rooted.forEach((root, image) => {
+          placedTokens(root).placed.forEach(({ path }, i) => {
+            for (const axis of [0, 1, 2]) {
+              const own = packed.positions[(axis * given.length + image) * packed.length + i]
+              const { values, next } = root.positions
+              expect(own).toBe(path.length <= 4 ? values[axis * 4 + path.length - 1] : next + path.length - 5)
+            }
+          })
+        })
+      }),
+    )
+  })
+
+  it('refuses a batch in which only some prefixes bring positions', () => {
+    const root = { prefix: [1], firstFeature: 0, prompts: [] }
+    const placed = { ...root, positions: { axes: 3 as const, values: Int32Array.of(0, 0, 0), next: 1 } }
+    expect(() => packTrees([root, placed], IMAGE)).toThrow('all bring positions')
+  })
+
   it('refuses completions of nothing', () => {
     expect(() =>
       packTrees([{ prefix: [], firstFeature: 0, prompts: [{ tokens: [], completions: [[1]] }] }], IMAGE),
@@ -101,30 +134,29 @@ describe('packing', () => {
   })
 })
 
-describe('packed = every sequence alone', () => {
+describe.each(TINY)('%s: packed = every sequence alone', (name) => {
   let tiny: TinyVariant
-  beforeAll(async () => void (tiny = await openTiny()))
+  beforeAll(async () => void (tiny = await openTiny(name)))
   afterAll(() => tiny.dispose())
 
   /** The first completion of every prompt comes twice. */
+  const twice = (completions: readonly (readonly number[])[]) => [...completions, completions[0]!]
   const rootsOf = (plan: Plan): TreeRoot[] =>
     plan.map(({ picture, prompts }) => ({
-      prefix: picture === null ? tiny.textPrefix : tiny.prefix,
-      firstFeature: tiny.firstFeature(picture ?? 0),
-      prompts: prompts.map(({ tokens, completions }) => ({ tokens, completions: [...completions, completions[0]!] })),
+      ...tiny.root(picture),
+      prompts: prompts.map(({ tokens, completions }) => ({ tokens, completions: twice(completions) })),
     }))
   /** Each completion as an ordinary sequence, without any sharing. */
-  const alone = (roots: readonly TreeRoot[]): TreeRoot[] =>
-    roots.flatMap(({ prefix, firstFeature, prompts }) =>
+  const alone = (plan: Plan): TreeRoot[] =>
+    plan.flatMap(({ picture, prompts }) =>
       prompts.flatMap(({ tokens, completions }) =>
-        completions.map((c) => ({
-          prefix: [...prefix, ...tokens],
-          firstFeature,
+        twice(completions).map((c) => ({
+          ...tiny.root(picture, tokens),
           prompts: [{ tokens: [], completions: [c] }],
         })),
       ),
     )
-  const pack = (roots: readonly TreeRoot[]) => packTrees(roots, tiny.config.imageTokenId)
+  const pack = (roots: readonly TreeRoot[]) => packTrees(roots, tiny.architecture.imageTokenId)
 
   it('logprobs and entropies', async () => {
     await fc.assert(
@@ -132,7 +164,7 @@ describe('packed = every sequence alone', () => {
         const roots = rootsOf(plan)
         const image = { kind: 'given', features: tiny.features } as const
         const together = await tiny.network.score(pack(roots), image)
-        for (const [i, root] of alone(roots).entries()) {
+        for (const [i, root] of alone(plan).entries()) {
           const single = await tiny.network.score(pack([root]), image)
           expectClose(together.logprobs[i]!, single.logprobs[0]!, 5e-5)
           expectClose(together.entropies[i]!, single.entropies[0]!, 5e-5)
@@ -149,10 +181,10 @@ describe('packed = every sequence alone', () => {
         const packed = pack(roots)
         const random = rng(seed)
         const weights = Float32Array.from(packed.targets, () => random() - 0.3)
-        const image = { kind: 'pixels', pixels: tiny.pixels } as const
+        const image = { kind: 'pixels', input: tiny.pixels } as const
         const together = await tiny.network.supervisedGradient(packed, image, weights)
         const singles: UpdateResult[] = []
-        for (const [i, root] of alone(roots).entries()) {
+        for (const [i, root] of alone(plan).entries()) {
           const { start, length } = packed.spans[i]!
           const own = weights.slice(start, start + length)
           singles.push(await tiny.network.supervisedGradient(pack([root]), image, own))
@@ -190,7 +222,7 @@ describe('packed = every sequence alone', () => {
         const rows = policyRows((await tiny.network.score(packed, image)).logprobs, rng(seed))
         const together = await tiny.network.policyGradient(packed, image, rows, config)
         const samples: UpdateResult[] = []
-        for (const [i, root] of alone(roots).entries()) {
+        for (const [i, root] of alone(plan).entries()) {
           const { count, weight, ...rest } = rows[i]!
           const one = { ...rest, count: 1, weight: weight / count }
           const single = await tiny.network.policyGradient(pack([root]), image, [one], config)

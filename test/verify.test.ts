@@ -5,11 +5,11 @@ import { join, relative } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Verified } from '../models/losses/verify-grpo.ts'
 import { verifyGrpo } from '../models/losses/verify-grpo.ts'
-import { GoldenImages } from '../models/vlm/smolvlm/verify/golden-images.ts'
-import { openVariant, type Variant } from '../models/vlm/smolvlm/verify/variant.ts'
-import { type Section, sectionsOf, verifySection } from '../models/vlm/smolvlm/verify/verify.ts'
+import { GoldenImages } from '../models/vlm/verify/golden-images.ts'
+import { openVariant, type Variant } from '../models/vlm/verify/variant.ts'
+import { type Section, sectionsOf, verifySection } from '../models/vlm/verify/verify.ts'
 import { NoGoldensError, verifyGoldens, type VerifyLine } from '../runners/verify.ts'
-import { goldens, smolVlmVariants } from './support/goldens.ts'
+import { familyVariants, goldenCases, goldens, qwenVariants, smolVlmVariants } from './support/goldens.ts'
 import { flipBit, alterJson, alterTensor } from './support/alter.ts'
 import { rng } from './support/rng.ts'
 
@@ -31,10 +31,10 @@ async function firstFailure(lines: AsyncGenerator<VerifyLine>): Promise<Verified
   return null
 }
 
-/** Files of goldens under `dir`; texts for people are none. */
+/** Files of goldens under `dir`; texts for people and what made them are none. */
 function goldenFiles(dir: string): string[] {
   return readdirSync(dir, { recursive: true, withFileTypes: true })
-    .filter((e) => e.isFile() && !e.name.endsWith('.md') && e.name !== 'pillow-resize.json')
+    .filter((e) => e.isFile() && !/\.(md|py|pyc)$/.test(e.name) && e.name !== 'pillow-resize.json')
     .map((e) => relative(dir, join(e.parentPath, e.name)))
     .toSorted()
 }
@@ -44,13 +44,49 @@ it('recomputes every value of the goldens', async () => {
   expect(lines.filter(isFailure)).toEqual([])
   const verified = lines.filter((line) => 'pass' in line)
   expect(verified.filter((line) => line.quantity === 'file').length).toBeGreaterThan(150)
-  for (const variant of smolVlmVariants) {
-    const own = verified.filter((line) => line.case.startsWith(`${variant}/`) && line.quantity !== 'file')
-    expect(own.length).toBeGreaterThan(500)
+  const computed = (variant: string) =>
+    verified.filter((line) => line.case.startsWith(`${variant}/`) && line.quantity !== 'file')
+  for (const variant of smolVlmVariants) expect(computed(variant).length, variant).toBeGreaterThan(500)
+  for (const variant of familyVariants) {
+    const sections = new Set(computed(variant).map((line) => line.case.slice(variant.length + 1)))
+    const cases = goldenCases(variant).map((name) => `cases/${name}`)
+    expect([...sections].toSorted(), variant).toEqual([...cases, ...SECTIONS].toSorted())
+    const quantities = new Set(computed(variant).map((line) => line.quantity))
+    for (const quantity of EVERYWHERE) expect(quantities, `${variant}: ${quantity}`).toContain(quantity)
   }
-  const quantities = new Set(verified.filter((l) => l.case.startsWith('smolvlm/tiny64/')).map((l) => l.quantity))
-  for (const quantity of EXPECTED) expect(quantities, quantity).toContain(quantity)
+  for (const [variant, expected] of [
+    ['smolvlm/tiny64', EXPECTED],
+    [qwenVariants[0]!, EXPECTED_OF_QWEN],
+  ] as const) {
+    const quantities = new Set(computed(variant).map((line) => line.quantity))
+    for (const quantity of expected) expect(quantities, quantity).toContain(quantity)
+  }
 })
+
+/** Only in those of Qwen2.5-VL. */
+const EXPECTED_OF_QWEN = [
+  ...['image_grid_thw', 'position_ids', 'rope_delta', 'rope_deltas', 'vision.position_ids', 'vision.window_index'],
+  ...['vision.cu_window_seqlens', 'gradient of visual.patch_embed.proj.weight: l2'],
+  ...['gradient of model.layers.0.self_attn.k_proj.bias: l2', 'gradient of visual.merger.mlp.2.bias: sum'],
+]
+
+const SECTIONS = ['preprocessing', 'batch', 'train/sft', 'train/merged', 'train/grpo']
+/** In the goldens of every family. */
+const EVERYWHERE = [
+  ...[
+    'prompt',
+    'input_ids',
+    'image_token_runs',
+    'position_ids',
+    'pixel_values.uint8',
+    'pixel_values',
+    'image_features',
+  ],
+  ...['logits', 'logits_last', 'greedy tokens', 'greedy tokens (cached)', 'greedy text', 'cached = uncached'],
+  ...['completion logprobs', 'completion entropies', 'batched = single (multi_turn)', 'loss', 'without_gradient'],
+  ...['names of gradient summaries', 'names of gradients', 'adapter logits', 'merged logits', 'logps', 'advantages'],
+  ...['adapter after step 1', 'adapter after step 3', 'step 3: gradient norm'],
+]
 
 const EXPECTED = [
   ...['prompt', 'input_ids', 'image_token_runs', 'tile_rows', 'tile_cols', 'position_ids', 'pixel_values.uint8'],
@@ -91,13 +127,12 @@ describe('an altered copy', () => {
   })
 })
 
-describe('without digests', () => {
-  const root = join(temporary, 'unknown')
-  const dir = join(root, 'smolvlm/tiny64')
+describe.each(familyVariants)('without digests, %s', (name) => {
+  const dir = join(temporary, 'unknown', name)
   let variant: Variant
   let sections: Section[]
   beforeAll(async () => {
-    cpSync(join(goldens, 'smolvlm/tiny64'), dir, { recursive: true })
+    cpSync(join(goldens, name), dir, { recursive: true })
     variant = await openVariant(dir, await GoldenImages.open(join(goldens, 'images')), options)
     sections = await sectionsOf(dir)
   })
@@ -125,29 +160,29 @@ describe('without digests', () => {
       expect(failure, `${file}: ${what}`).not.toBeNull()
     }
   })
+})
 
-  it('altered inputs and outputs of a loss are noticed', async () => {
-    const cases = JSON.parse(readFileSync(join(goldens, 'grpo/cases.json'), 'utf8')) as Record<string, unknown>
-    const random = rng(8)
-    for (const name of ['kl_k3', 'sampler_token_truncate', 'two_rewards_weighted', 'dapo']) {
-      const alone = join(temporary, `grpo-${name}`)
-      mkdirSync(alone)
-      const json = Buffer.from(JSON.stringify({ [name]: cases[name] }))
-      const tensors = readFileSync(join(goldens, 'grpo', `${name}.safetensors`))
-      const write = (a: Buffer, b: Buffer) => {
-        writeFileSync(join(alone, 'cases.json'), a)
-        writeFileSync(join(alone, `${name}.safetensors`), b)
-      }
-      write(json, tensors)
-      expect(await firstFailure(verifyGrpo(alone))).toBeNull()
-      const field = alterTensor(tensors, random, /^(old|sampler|ref)_logps|^logps|entropies|mask/)
-      write(json, field.bytes)
-      expect(await firstFailure(verifyGrpo(alone)), `${name}: ${field.what}`).not.toBeNull()
-      const result = alterJson(json, random, /config|about|shape|num_generations/)
-      write(result.bytes, tensors)
-      expect(await firstFailure(verifyGrpo(alone)), `${name}: ${result.what}`).not.toBeNull()
+it('altered inputs and outputs of a loss are noticed', async () => {
+  const cases = JSON.parse(readFileSync(join(goldens, 'grpo/cases.json'), 'utf8')) as Record<string, unknown>
+  const random = rng(8)
+  for (const name of ['kl_k3', 'sampler_token_truncate', 'two_rewards_weighted', 'dapo']) {
+    const alone = join(temporary, `grpo-${name}`)
+    mkdirSync(alone)
+    const json = Buffer.from(JSON.stringify({ [name]: cases[name] }))
+    const tensors = readFileSync(join(goldens, 'grpo', `${name}.safetensors`))
+    const write = (a: Buffer, b: Buffer) => {
+      writeFileSync(join(alone, 'cases.json'), a)
+      writeFileSync(join(alone, `${name}.safetensors`), b)
     }
-  })
+    write(json, tensors)
+    expect(await firstFailure(verifyGrpo(alone))).toBeNull()
+    const field = alterTensor(tensors, random, /^(old|sampler|ref)_logps|^logps|entropies|mask/)
+    write(json, field.bytes)
+    expect(await firstFailure(verifyGrpo(alone)), `${name}: ${field.what}`).not.toBeNull()
+    const result = alterJson(json, random, /config|about|shape|num_generations/)
+    write(result.bytes, tensors)
+    expect(await firstFailure(verifyGrpo(alone)), `${name}: ${result.what}`).not.toBeNull()
+  }
 })
 
 /**
@@ -160,7 +195,7 @@ const UNRELATED =
 it('says what it cannot verify', async () => {
   const dir = join(temporary, 'other')
   mkdirSync(join(dir, 'family/variant/checkpoint'), { recursive: true })
-  writeFileSync(join(dir, 'family/variant/checkpoint/config.json'), '{"model_type":"qwen2_5_vl"}')
+  writeFileSync(join(dir, 'family/variant/checkpoint/config.json'), '{"model_type":"paligemma"}')
   mkdirSync(join(dir, 'family/broken/checkpoint'), { recursive: true })
   writeFileSync(join(dir, 'family/broken/checkpoint/config.json'), '{"model_type":')
   const lines = await collect(verifyGoldens(dir))

@@ -2,7 +2,14 @@
  * Sampling over token trees. Completions of a prompt that agree so far are one node with several samples: equal prefixes
  * are computed once, and short answers cost one forward pass per *distinct* answer. A step is schedule → run → postprocess.
  */
-import { type PackedTree, packTrees, type TreeRoot } from '../tree/pack.ts'
+import {
+  axesOf,
+  type PackedTree,
+  packTrees,
+  positionBehind,
+  type PrefixPositions,
+  type TreeRoot,
+} from '../tree/pack.ts'
 import { f32, i32, type HostTensor, type TensorMap } from '../tensor.ts'
 import { KeyValueCache } from './key-value-cache.ts'
 import { randomKey, uniform } from './random.ts'
@@ -17,8 +24,8 @@ export interface GenerationModel {
   /** Added to the scores of invisible keys. */
   readonly masked: number
   /**
-   * New tokens and samples at `rows` of them. Feeds: ids, positions, featureIndex [I, S], features [F, hidden], bias
-   * [I, S, T+S], pastKey.*, pastValue.*, rows [P], uniforms [P, G] and, unless all are 1, inverseTemperature [P, 1].
+   * New tokens and samples at `rows` of them. Feeds: ids, featureIndex [I, S], positions [I, S] or [3, I, S], features
+   * [F, hidden], bias [I, S, T+S], pastKey.*, pastValue.*, rows [P], uniforms [P, G] and, unless all are 1, inverseTemperature [P, 1].
    * Results: key.*, value.*, sampled [P, G], logprobs [P, G] at T = 1.
    */
   prefill(feeds: TensorMap): Promise<TensorMap>
@@ -38,6 +45,8 @@ export interface PromptRequest {
 
 export interface ImageRequests {
   readonly prefix: readonly number[]
+  /** As in a `TreeRoot`. */
+  readonly positions?: PrefixPositions
   readonly firstFeature: number
   readonly prompts: readonly PromptRequest[]
 }
@@ -86,7 +95,8 @@ export async function generate(
   const cache = new KeyValueCache({ ...model, images: images.length }, mostColumns(images))
   const samples = images.map((image) => image.prompts.map((prompt) => newSamples(prompt)))
   let nodes = await prefill(model, images, features, cache, samples)
-  while (nodes.length > 0) nodes = await step(model, nodes, features, cache)
+  const axes = axesOf(images)
+  while (nodes.length > 0) nodes = await step(model, nodes, features, cache, axes)
   return samples.map((perPrompt) =>
     perPrompt.map((list) => list.map(({ tokens, logprobs, finished }) => ({ tokens, logprobs, finished }))),
   )
@@ -121,9 +131,8 @@ async function prefill(
   cache: KeyValueCache,
   samples: readonly (readonly Sample[][])[],
 ): Promise<Node[]> {
-  const roots: TreeRoot[] = images.map(({ prefix, firstFeature, prompts }) => ({
-    prefix,
-    firstFeature,
+  const roots: TreeRoot[] = images.map(({ prompts, ...root }) => ({
+    ...root,
     prompts: prompts.map(({ tokens }) => ({ tokens, completions: [] })),
   }))
   const tree = packTrees(roots, model.imageToken)
@@ -131,7 +140,7 @@ async function prefill(
   const groups = samples.flat()
   const outputs = await model.prefill({
     ids: i32(tree.ids, dims),
-    positions: i32(tree.positions, dims),
+    positions: i32(tree.positions, tree.positionDims),
     featureIndex: i32(tree.featureIndex, dims),
     features,
     bias: treeBias(tree, cache.capacity, model.masked),
@@ -139,7 +148,8 @@ async function prefill(
     ...samplingFeeds(tree.promptEnds, groups),
   })
   store(cache, outputs, tree.length)
-  const starts: Omit<Node, 'token'>[] = images.flatMap(({ prefix, prompts }, image) => {
+  const starts: Omit<Node, 'token'>[] = images.flatMap(({ prefix, positions, prompts }, image) => {
+    const behind = positionBehind({ prefix, positions })
     let at = prefix.length
     return prompts.map((prompt, p) => {
       const visible: [number, number][] = [
@@ -147,7 +157,7 @@ async function prefill(
         [at, at + prompt.tokens.length],
       ]
       at += prompt.tokens.length
-      return { image, position: prefix.length + prompt.tokens.length, visible, samples: samples[image]![p]! }
+      return { image, position: behind + prompt.tokens.length, visible, samples: samples[image]![p]! }
     })
   })
   return branch(model, starts, outputs)
@@ -164,19 +174,20 @@ function treeBias({ images, length, ends }: PackedTree, past: number, masked: nu
   return f32(bias, [images, length, width])
 }
 
-/** One token for every node. */
+/** One token for every node; it is text, so that its position is the same on every axis. */
 async function step(
   model: GenerationModel,
   nodes: Node[],
   features: HostTensor<'float32'>,
   cache: KeyValueCache,
+  axes: number,
 ): Promise<Node[]> {
   const { images } = cache.shape
   const perImage: Node[][] = Array.from({ length: images }, () => [])
   for (const node of nodes) perImage[node.image]!.push(node)
   const width = perImage.reduce((most, list) => Math.max(most, list.length), 0)
   const ids = new Int32Array(images * width)
-  const positions = new Int32Array(images * width)
+  const positions = new Int32Array(axes * images * width)
   const past = cache.capacity
   const bias = new Float32Array(images * width * (past + width)).fill(model.masked)
   const rows: number[] = []
@@ -189,7 +200,7 @@ async function step(
       const node = list[s]
       if (!node) continue
       ids[row] = node.token
-      positions[row] = node.position
+      for (let axis = 0; axis < axes; axis++) positions[axis * images * width + row] = node.position
       for (const [from, to] of node.visible) bias.fill(0, row * (past + width) + from, row * (past + width) + to)
       rows.push(row)
       ordered.push(node)
@@ -199,7 +210,7 @@ async function step(
   const groups = ordered.map((n) => n.samples)
   const outputs = await model.decode({
     ids: i32(ids, [images, width]),
-    positions: i32(positions, [images, width]),
+    positions: i32(positions, axes === 1 ? [images, width] : [axes, images, width]),
     featureIndex: i32(new Int32Array(images * width).fill(-1), [images, width]),
     features,
     bias: f32(bias, [images, width, past + width]),

@@ -42,6 +42,9 @@ function indexColumn(w: Writer, index: string): string {
   return column
 }
 
+/** Scores over this many keys are as fast when they are written. */
+const FEW_KEYS = 512
+
 /** Attention by head: the query heads of one key head are stacked along the token axis, so that keys are never repeated. */
 function emitAttention(
   w: Writer,
@@ -52,6 +55,10 @@ function emitAttention(
   const { heads, kvHeads } = node.attrs
   const [values, keys] = [node.inputs[0]!, node.inputs[1]!]
   const [batch, n, t, repeats] = [values.dim(0), values.dim(1), keys.dim(1), heads / kvHeads]
+  // Of many keys the scores would fill the memory; onnxruntime goes through them in blocks where nothing else is asked for.
+  const few = typeof t === 'number' && t <= FEW_KEYS
+  if (!few && !bias && saved.length === 0 && heads === kvHeads)
+    return w.node('MultiHeadAttention', [q!, k!, v!], [out!], { num_heads: heads }, 'com.microsoft')
   const size = Number(values.dim(2)) / heads
   const [probs, qh, kh, vh] = ['probs', 'q', 'k', 'v'].map((hint, i) => saved[i] || w.fresh(hint)) as [
     string,
@@ -103,6 +110,7 @@ export const emitters: { [K in OpName]: Emit<K> } = {
   sqrt: plain('Sqrt'),
   tanh: plain('Tanh'),
   sigmoid: plain('Sigmoid'),
+  erf: plain('Erf'),
   silu: (w, _n, inputs, [y, s]) => {
     if (!s) return w.node('QuickGelu', inputs, [y!], { alpha: w.float(1) }, 'com.microsoft')
     w.node('Sigmoid', inputs, [s])

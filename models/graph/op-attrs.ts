@@ -25,6 +25,7 @@ export interface OpAttrs {
   sqrt: None
   tanh: None
   sigmoid: None
+  erf: None
   /** x·sigmoid(x); the second output is sigmoid(x). */
   silu: None
   geluTanh: None

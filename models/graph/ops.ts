@@ -39,7 +39,9 @@ export const greater = (a: Operand, b: Operand): Value => less(b, a)
 export const logicalAnd = (a: Value, b: Value): Value => apply('and', [a, b], {})[0]!
 export const logicalNot = (a: Value): Value => apply('not', [a], {})[0]!
 
-const unary = (op: 'neg' | 'exp' | 'log' | 'sqrt' | 'tanh' | 'sigmoid' | 'silu' | 'geluTanh' | 'stopGradient') => {
+const unary = (
+  op: 'neg' | 'exp' | 'log' | 'sqrt' | 'tanh' | 'sigmoid' | 'erf' | 'silu' | 'geluTanh' | 'stopGradient',
+) => {
   return (x: Value): Value => apply(op, [x], {})[0]!
 }
 export const neg = unary('neg')
@@ -48,10 +50,15 @@ export const log = unary('log')
 export const sqrt = unary('sqrt')
 export const tanh = unary('tanh')
 export const sigmoid = unary('sigmoid')
+export const erf = unary('erf')
 /** x · sigmoid(x). */
 export const silu = unary('silu')
 /** GELU in its tanh approximation (`gelu_pytorch_tanh`). */
 export const geluTanh = unary('geluTanh')
+/** GELU without approximation: x · Φ(x). */
+export const gelu = (x: Value): Value => mul(mul(x, 0.5), add(erf(mul(x, Math.SQRT1_2)), 1))
+/** x · sigmoid(1.702 x), CLIP's approximation of GELU (`quick_gelu`). */
+export const quickGelu = (x: Value): Value => mul(x, sigmoid(mul(x, 1.702)))
 export const stopGradient = unary('stopGradient')
 
 export const cast = (x: Value, to: DType): Value => (x.dtype === to ? x : apply('cast', [x], { to })[0]!)

@@ -92,6 +92,7 @@ export const shapes: { [K in OpName]: ShapeRule<K> } = {
   sqrt: same,
   tanh: same,
   sigmoid: same,
+  erf: same,
   silu: ([x]) => [0, 1].map(() => ({ dtype: x!.dtype, dims: x!.dims })),
   geluTanh: same,
   stopGradient: same,

@@ -187,6 +187,8 @@ export const vjps: { [K in OpName]: Vjp<K> } = {
   sqrt: through((_x, y, g) => op.div(op.mul(g, 0.5), y)),
   tanh: through((_x, y, g) => op.mul(g, op.sub(1, op.mul(y, y)))),
   sigmoid: through((_x, y, g) => op.mul(g, op.mul(y, op.sub(1, y)))),
+  // d erf = 2/√π · exp(−x²).
+  erf: through((x, _y, g) => op.mul(g, op.mul(op.exp(op.neg(op.mul(x, x))), 2 / Math.sqrt(Math.PI)))),
   // d silu = s + y(1 − s) with s = sigmoid(x), y = x·s.
   silu: (node, g) => {
     const [y, s] = node.outputs as [Value, Value]

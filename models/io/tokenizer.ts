@@ -1,5 +1,6 @@
 /** Text ↔ token ids with the tokenizer of a Hugging Face checkpoint folder (`tokenizer.json`). */
 import { join } from 'node:path'
+import { TextDecoder } from 'node:util'
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers'
 import { z } from 'zod'
 import { CheckpointError } from './checkpoint-error.ts'
@@ -70,6 +71,7 @@ class FileTokenizer implements Tokenizer {
 
   constructor(tokenizer: HuggingFaceTokenizer, config: TokenizerConfig, special: readonly string[]) {
     this.#tokenizer = tokenizer
+    decodeRunsOfBytes(tokenizer.decoder as LibraryDecoder | null)
     this.#cleanUp = config.clean_up_tokenization_spaces ?? false
     this.vocabSize = tokenizer.get_vocab(true).size
     this.bosToken = config.bos_token ?? undefined
@@ -96,4 +98,34 @@ class FileTokenizer implements Tokenizer {
   tokenOf(id: number): string | undefined {
     return this.#tokenizer.id_to_token(id)
   }
+}
+
+/**
+ * Bytes of a tokenizer with byte fallback: a run of them is text as a whole or, as in the tokenizers that made the
+ * checkpoint, one U+FFFD for each byte.
+ */
+class RunDecoder extends TextDecoder {
+  readonly #strict = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+
+  override decode(run: Uint8Array): string {
+    try {
+      return this.#strict.decode(run)
+    } catch {
+      return '\uFFFD'.repeat(run.length)
+    }
+  }
+}
+
+/** What is used of the library's decoders. */
+interface LibraryDecoder {
+  readonly config: { readonly type: string }
+  /** Of a sequence. */
+  readonly decoders?: readonly LibraryDecoder[]
+  text_decoder?: TextDecoder
+}
+
+/** The library replaces single characters instead. */
+function decodeRunsOfBytes(decoder: LibraryDecoder | null): void {
+  for (const one of decoder?.decoders ?? []) decodeRunsOfBytes(one)
+  if (decoder?.config.type === 'ByteFallback') decoder.text_decoder = new RunDecoder()
 }

@@ -1,7 +1,7 @@
 /**
  * The token tree (DESIGN §3) as one sequence per image: prefix, prompts, completions in depth-first order. A token sees
- * itself and its ancestors; positions are depths along the path. Computing the packed tree equals computing every
- * sequence alone, while the image prefix and each prompt are computed once.
+ * itself and its ancestors; positions are depths along the path, unless a prefix brings its own. Computing the packed tree
+ * equals computing every sequence alone, while the image prefix and each prompt are computed once.
  */
 
 /** A prompt under an image prefix and its (distinct) completions. */
@@ -10,9 +10,20 @@ export interface TreePrompt {
   readonly completions: readonly (readonly number[])[]
 }
 
+/** Positions of a prefix where they are not its depths: with M-RoPE, three a token (temporal, vertical, horizontal). */
+export interface PrefixPositions {
+  readonly axes: 3
+  /** int32 [axes, prefix] */
+  readonly values: Int32Array
+  /** Of the first token behind the prefix, on every axis; each later token of a path is one further. */
+  readonly next: number
+}
+
 export interface TreeRoot {
   /** Prompt tokens up to the end of the image. */
   readonly prefix: readonly number[]
+  /** Left out where they are the depths; the roots of one tree all have them or none does. */
+  readonly positions?: PrefixPositions
   readonly prompts: readonly TreePrompt[]
   /** First row of this image's features; its placeholders take the rows in order. */
   readonly firstFeature: number
@@ -24,7 +35,9 @@ export interface PackedTree {
   readonly length: number
   /** int32 [images, length] each; padding sees only itself and is seen by nobody. */
   readonly ids: Int32Array
+  /** int32 of the shape `positionDims`: [images, length], or [3, images, length] where prefixes brought their own. */
   readonly positions: Int32Array
+  readonly positionDims: readonly number[]
   readonly ends: Int32Array
   /** Row of the image features, −1 for text. */
   readonly featureIndex: Int32Array
@@ -47,67 +60,108 @@ export function packedLength(root: TreeRoot): number {
   )
 }
 
+/** Position of the first token behind the prefix. */
+export const positionBehind = (root: {
+  readonly prefix: readonly number[]
+  readonly positions?: PrefixPositions | undefined
+}): number => root.positions?.next ?? root.prefix.length
+
+/** Numbers that a position is made of. Throws when the roots do not agree. */
+export function axesOf(roots: readonly Pick<TreeRoot, 'positions'>[]): number {
+  const axes = new Set(roots.map(({ positions }) => positions?.axes ?? 1))
+  if (axes.size > 1) throw new RangeError('the prefixes of a batch must all bring positions, or none may')
+  return [...axes][0] ?? 1
+}
+
 /** Packs the trees of a batch. `imageToken` marks the placeholders. Throws when a prompt path is empty. */
 export function packTrees(roots: readonly TreeRoot[], imageToken: number, padToken = 0): PackedTree {
   const lengths = roots.map(packedLength)
-  const length = Math.max(1, ...lengths)
-  const size = roots.length * length
-  const packed = {
-    ids: new Int32Array(size).fill(padToken),
-    positions: new Int32Array(size),
-    ends: Int32Array.from({ length: size }, (_, i) => (i % length) + 1),
-    featureIndex: new Int32Array(size).fill(-1),
+  const packer = new Packer(roots.length, Math.max(1, ...lengths), axesOf(roots), padToken)
+  roots.forEach((root, image) => packer.root(root, image, imageToken))
+  return { ...packer.packed(), tokens: lengths.reduce((a, b) => a + b, 0) }
+}
+
+/** Position of the i-th of some tokens on an axis. */
+type Place = (i: number, axis: number) => number
+
+class Packer {
+  readonly #size: number
+  readonly #arrays: Pick<PackedTree, 'ids' | 'positions' | 'positionDims' | 'ends' | 'featureIndex'>
+  readonly #predictors: number[] = []
+  readonly #targets: number[] = []
+  readonly #spans: { start: number; length: number }[] = []
+  readonly #promptEnds: number[] = []
+  /** Flat index of the next token. */
+  #at = 0
+
+  constructor(
+    private readonly images: number,
+    private readonly length: number,
+    private readonly axes: number,
+    padToken: number,
+  ) {
+    this.#size = images * length
+    this.#arrays = {
+      ids: new Int32Array(this.#size).fill(padToken),
+      positions: new Int32Array(axes * this.#size),
+      positionDims: axes === 1 ? [images, length] : [axes, images, length],
+      ends: Int32Array.from({ length: this.#size }, (_, i) => (i % length) + 1),
+      featureIndex: new Int32Array(this.#size).fill(-1),
+    }
   }
-  const predictors: number[] = []
-  const targets: number[] = []
-  const spans: { start: number; length: number }[] = []
-  const promptEnds: number[] = []
-  roots.forEach((root, image) => {
-    const base = image * length
-    let at = 0
-    const put = (tokens: readonly number[], depth: number, end: (start: number) => number): void => {
-      const stop = end(at)
-      tokens.forEach((token, i) => {
-        packed.ids[base + at] = token
-        packed.positions[base + at] = depth + i
-        packed.ends[base + at] = stop
-        at++
-      })
-    }
-    put(root.prefix, 0, () => lengths[image]!)
+
+  root(root: TreeRoot, image: number, imageToken: number): void {
+    const { prefix, positions, prompts } = root
+    const first = image * this.length
+    this.#at = first
+    const own = positions && ((i: number, axis: number) => positions.values[axis * prefix.length + i]!)
+    this.#put(prefix, own ?? ((i) => i), packedLength(root))
     let feature = root.firstFeature
-    root.prefix.forEach((token, i) => {
-      if (token === imageToken) packed.featureIndex[base + i] = feature++
+    prefix.forEach((token, i) => {
+      if (token === imageToken) this.#arrays.featureIndex[first + i] = feature++
     })
-    for (const prompt of root.prompts) {
-      const subtree = packedLength({
-        prefix: prompt.tokens,
-        prompts: [{ tokens: [], completions: prompt.completions }],
-        firstFeature: 0,
+    for (const prompt of prompts) this.#prompt(prompt, first + prefix.length - 1, positionBehind(root), first)
+  }
+
+  /** @param above flat index of the last token of the prefix, `first` − 1 where there is none. */
+  #prompt({ tokens, completions }: TreePrompt, above: number, position: number, first: number): void {
+    const subtree = packedLength({ prefix: tokens, prompts: [{ tokens: [], completions }], firstFeature: 0 })
+    this.#put(tokens, (i) => position + i, subtree)
+    const last = tokens.length > 0 ? this.#at - 1 : above
+    if (last < first) throw new RangeError('a prompt needs at least one token before its completions')
+    this.#promptEnds.push(last)
+    for (const completion of completions) {
+      this.#spans.push({ start: this.#predictors.length, length: completion.length })
+      completion.forEach((token, t) => {
+        this.#predictors.push(t === 0 ? last : this.#at + t - 1)
+        this.#targets.push(token)
       })
-      put(prompt.tokens, root.prefix.length, (start) => start + subtree)
-      const depth = root.prefix.length + prompt.tokens.length
-      if (depth === 0) throw new RangeError('a prompt needs at least one token before its completions')
-      const last = base + (prompt.tokens.length > 0 ? at : root.prefix.length) - 1
-      promptEnds.push(last)
-      for (const completion of prompt.completions) {
-        spans.push({ start: predictors.length, length: completion.length })
-        completion.forEach((token, t) => {
-          predictors.push(t === 0 ? last : base + at + t - 1)
-          targets.push(token)
-        })
-        put(completion.slice(0, -1), depth, (start) => start + Math.max(0, completion.length - 1))
-      }
+      const read = completion.slice(0, -1)
+      this.#put(read, (i) => position + tokens.length + i, read.length)
     }
-  })
-  return {
-    images: roots.length,
-    length,
-    ...packed,
-    predictors: Int32Array.from(predictors),
-    targets: Int32Array.from(targets),
-    spans,
-    promptEnds,
-    tokens: lengths.reduce((a, b) => a + b, 0),
+  }
+
+  /** Tokens one after the other; `descendants` counts them and all below them. */
+  #put(tokens: readonly number[], place: Place, descendants: number): void {
+    const { ids, positions, ends } = this.#arrays
+    const end = (this.#at % this.length) + descendants
+    tokens.forEach((token, i) => {
+      ids[this.#at] = token
+      for (let axis = 0; axis < this.axes; axis++) positions[axis * this.#size + this.#at] = place(i, axis)
+      ends[this.#at] = end
+      this.#at++
+    })
+  }
+
+  packed(): Omit<PackedTree, 'tokens'> {
+    return {
+      images: this.images,
+      length: this.length,
+      ...this.#arrays,
+      predictors: Int32Array.from(this.#predictors),
+      targets: Int32Array.from(this.#targets),
+      spans: this.#spans,
+      promptEnds: this.#promptEnds,
+    }
   }
 }

@@ -4,9 +4,9 @@ import type { Device } from '../runtime/session.ts'
 /** Which weights an update may change. */
 export type TrainMode =
   | { readonly kind: 'none' }
-  /** The weights themselves: all of them, or those whose name matches the pattern `only`. */
-  | { readonly kind: 'full'; readonly only?: string }
-  /** New adapters on the linear layers whose module name matches `targets` (PEFT semantics). */
+  /** The weights themselves: all of them, or those that image features depend on. */
+  | { readonly kind: 'full'; readonly part?: 'vision' }
+  /** New adapters on the linear layers of the text model whose module name matches the pattern `targets`. */
   | {
       readonly kind: 'lora'
       readonly r: number

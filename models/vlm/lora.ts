@@ -7,7 +7,7 @@ import { readJson } from '../io/json-file.ts'
 import { readSafetensors, writeSafetensors } from '../io/safetensors.ts'
 import { CheckpointError } from '../io/checkpoint-error.ts'
 import { f32, type HostTensor, type Weights } from '../tensor.ts'
-import { type LoraShape, loraNames } from './parameters.ts'
+import { type LoraShape, loraNames } from '../layers/parameters.ts'
 
 export interface Adapter {
   readonly shape: LoraShape
@@ -26,7 +26,7 @@ const configSchema = z.looseObject({
 })
 
 /**
- * A fresh adapter for every linear layer [out, in] of the text model whose module name matches `targets`: A uniform in
+ * A fresh adapter for every linear layer [out, in] whose module name matches `targets`: A uniform in
  * ±1/√in as PEFT initialises it, B zero, so that the model starts unchanged.
  */
 export function createLora(

@@ -1,7 +1,7 @@
 /** The thread of a model: onnxruntime computes synchronously, and the thread of a NATS connection must never block. */
 import { parentPort, workerData } from 'node:worker_threads'
 import type { ImageSource, Model } from '../model.ts'
-import { loadOnThisThread } from './registry.ts'
+import { openModel } from './open.ts'
 import type { Call, FromWorker, ImageKey, Keyed, ToWorker, WorkerStart } from './worker-messages.ts'
 
 if (!parentPort) throw new Error('model-worker.ts is started by load.ts, as a worker thread')
@@ -73,7 +73,7 @@ function receive(model: Model, message: ToWorker): void {
 }
 
 try {
-  const model = await loadOnThisThread(dir, options)
+  const model = await openModel(dir, options)
   port.on('message', (message: ToWorker) => receive(model, message))
   const { family, device, parameters } = model
   send({ kind: 'ready', about: { family, device, parameters }, trainable: model.trainable() })

@@ -8,6 +8,8 @@ import type { Weights } from '../../models/tensor.ts'
 import type { TrainMode } from '../../models/vlm/load-options.ts'
 import { loadModel } from '../../models/vlm/load.ts'
 import { adaptedLayers, mergeLora, writeAdapter, type Adapter } from '../../models/vlm/lora.ts'
+import { familyOf } from '../../models/vlm/registry.ts'
+import { storedNames } from '../../models/vlm/stored-weights.ts'
 
 export function loadRunModel({ model, seed }: Config): Promise<Model> {
   const { dir, device, threads } = model
@@ -19,7 +21,7 @@ function trainMode({ train, lora }: Config['model'], seed: number): TrainMode {
     case 'full':
       return { kind: 'full' }
     case 'vision':
-      return { kind: 'full', only: '^model\\.(vision_model|connector)\\.' }
+      return { kind: 'full', part: 'vision' }
     case 'lora':
       return loraMode(lora, seed)
   }
@@ -27,7 +29,7 @@ function trainMode({ train, lora }: Config['model'], seed: number): TrainMode {
 
 function loraMode({ r, alpha, targets }: Config['model']['lora'], seed: number): TrainMode {
   const names = targets.map((name) => name.replaceAll(/[^\w]/g, '\\$&')).join('|')
-  return { kind: 'lora', r, alpha, targets: `^model\\.text_model\\..*\\.(${names})$`, seed }
+  return { kind: 'lora', r, alpha, targets: `\\.(${names})$`, seed }
 }
 
 const WEIGHTS = /\.safetensors$|\.safetensors\.index\.json$|\.bin$|\.pth?$/
@@ -65,24 +67,28 @@ export async function writeCheckpoint(
 async function mergedLayers(adapter: Adapter, base: string): Promise<Weights> {
   const checkpoint = await openCheckpoint(base)
   try {
+    const stored = storedNames(await familyOf(base), checkpoint)
     const names = adaptedLayers(adapter)
-    const layers = await Promise.all(names.map(async (name) => [name, await checkpoint.readF32(name)] as const))
+    const read = (name: string) => checkpoint.readF32(stored.get(name) ?? name)
+    const layers = await Promise.all(names.map(async (name) => [name, await read(name)] as const))
     return mergeLora(Object.fromEntries(layers), adapter)
   } finally {
     await checkpoint.close()
   }
 }
 
-/** Everything of the base but its weights, and the new weights under the same names. */
+/** Everything of the base but its weights, and the new weights under the names that the base has for them. */
 async function writeWhole(to: string, weights: Weights, base: string): Promise<void> {
   for (const entry of await readdir(base, { withFileTypes: true })) {
     if (entry.isFile() && !WEIGHTS.test(entry.name)) await cp(join(base, entry.name), join(to, entry.name))
   }
   const checkpoint = await openCheckpoint(base)
   try {
-    const untouched = checkpoint.names().filter((name) => !(name in weights))
+    const stored = storedNames(await familyOf(base), checkpoint)
+    const own = Object.fromEntries(Object.entries(weights).map(([name, t]) => [stored.get(name) ?? name, t]))
+    const untouched = checkpoint.names().filter((name) => !(name in own))
     const rest = await Promise.all(untouched.map(async (name) => [name, await checkpoint.readF32(name)] as const))
-    await writeSafetensors(join(to, 'model.safetensors'), { ...Object.fromEntries(rest), ...weights })
+    await writeSafetensors(join(to, 'model.safetensors'), { ...Object.fromEntries(rest), ...own })
   } finally {
     await checkpoint.close()
   }

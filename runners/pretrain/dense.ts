@@ -15,9 +15,9 @@ import {
 } from '../../models/graph/ops.ts'
 import { Session } from '../../models/runtime/session.ts'
 import { f32, type HostTensor, i32, type Weights } from '../../models/tensor.ts'
-import { Parameters } from '../../models/vlm/parameters.ts'
+import { Parameters } from '../../models/layers/parameters.ts'
 import type { SmolVlmConfig } from '../../models/vlm/smolvlm/config.ts'
-import type { Pixels, UpdateResult } from '../../models/vlm/smolvlm/network.ts'
+import type { UpdateResult } from '../../models/vlm/network.ts'
 import { visionPositionIds } from '../../models/vlm/smolvlm/vision-positions.ts'
 import { visionTower } from '../../models/vlm/smolvlm/vision.ts'
 import { Random } from '../world/random.ts'
@@ -67,13 +67,12 @@ export class DenseTrainer {
     return new DenseTrainer(await Session.create(graph, { loss, ...outputs }, { threads }), classes.length)
   }
 
-  /** `labels` int32 [tiles, patches, kinds]. */
-  async gradient(weights: Weights, pixels: Pixels, labels: Int32Array): Promise<UpdateResult> {
-    const { tiles, height, width, data } = pixels
+  /** `pixels` float32 [tiles, 3, height, width], `labels` int32 [tiles, patches, kinds]. */
+  async gradient(weights: Weights, pixels: HostTensor<'float32'>, labels: Int32Array): Promise<UpdateResult> {
     const rows = labels.length / this.classes
     const feeds: Record<string, HostTensor> = {
       ...weights,
-      pixels: f32(data, [tiles, 3, height, width]),
+      pixels,
       scale: f32([1 / rows], []),
     }
     for (let kind = 0; kind < this.classes; kind++)

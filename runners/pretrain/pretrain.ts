@@ -9,10 +9,10 @@ import { clipScale, globalNorm } from '../../models/optim/clip.ts'
 import { learningRate } from '../../models/optim/schedule.ts'
 import type { Weights } from '../../models/tensor.ts'
 import { packTrees } from '../../models/tree/pack.ts'
-import { graphContext } from '../../models/vlm/smolvlm/load.ts'
-import { loadSmolVlmConfig } from '../../models/vlm/smolvlm/config.ts'
-import { Network, type UpdateResult } from '../../models/vlm/smolvlm/network.ts'
-import { loadSmolVlmProcessor } from '../../models/vlm/smolvlm/processor.ts'
+import { Network, type UpdateResult } from '../../models/vlm/network.ts'
+import { loadSmolVlmConfig, type SmolVlmConfig } from '../../models/vlm/smolvlm/config.ts'
+import { smolVlm } from '../../models/vlm/smolvlm/family.ts'
+import { tileInput } from '../../models/vlm/tiles.ts'
 import { makeFolder } from '../make-folder.ts'
 import { LABEL_CLASSES, patchLabels } from '../world/captions.ts'
 import { Random } from '../world/random.ts'
@@ -127,21 +127,24 @@ interface PhaseStep {
 class Trainer {
   private constructor(
     readonly network: Network,
+    private readonly config: SmolVlmConfig,
     private readonly pool: Pool,
     private readonly threads: number,
   ) {}
 
   static async create({ out, seed, threads, pool, from }: PretrainOptions): Promise<Trainer> {
     const config = await loadSmolVlmConfig(out)
-    const processor = await loadSmolVlmProcessor(out, config)
+    const { architecture } = await smolVlm.open(out)
     const weights = from === null ? initialWeights(config, seed) : await startingWeights(from)
-    const context = graphContext(config, processor, {}, weights, null)
-    return new Trainer(new Network(context, weights, { device: 'cpu', threads }), await cleanPool(pool, seed), threads)
+    const dims = new Map(Object.entries(weights).map(([name, t]) => [name, t.dims]))
+    const context = { architecture, frozen: {}, trainable: dims, lora: null }
+    const network = new Network(context, weights, { device: 'cpu', threads })
+    return new Trainer(network, config, await cleanPool(pool, seed), threads)
   }
 
   /** The vision tower with a head of its own. */
   async visionPhase(): Promise<PhaseStep> {
-    const { config } = this.network.context
+    const { config } = this
     let weights = denseWeights(this.network.weights, config, LABEL_CLASSES)
     let state = initAdamW(weights)
     const dense = await DenseTrainer.create(config, weights, LABEL_CLASSES, this.threads)
@@ -197,8 +200,7 @@ class Trainer {
       firstFeature: i * IMAGE_TOKENS,
       prompts: prompts.map((p) => ({ tokens: p.prompt, completions: p.completions.map((c) => c.tokens) })),
     }))
-    const { config } = this.network.context
-    const tree = packTrees(roots, config.imageTokenId)
+    const tree = packTrees(roots, this.config.imageTokenId)
     const weights = Float32Array.from(
       taught.flatMap((t) => t.prompts.flatMap((p) => p.completions.flatMap((c) => c.weights))),
     )
@@ -209,15 +211,15 @@ class Trainer {
     )
     return this.network.supervisedGradient(
       tree,
-      { kind: 'pixels', pixels },
+      { kind: 'pixels', input: tileInput(pixels) },
       weights.map((w) => w / total),
     )
   }
 }
 
 async function startingWeights(from: string): Promise<Weights> {
-  const { loadSmolVlm } = await import('../../models/vlm/smolvlm/load.ts')
-  const model = await loadSmolVlm(from, { train: { kind: 'full' } })
+  const { openModel } = await import('../../models/vlm/open.ts')
+  const model = await openModel(from, { train: { kind: 'full' } })
   await model.dispose()
   return model.trainable()
 }

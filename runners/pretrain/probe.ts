@@ -1,7 +1,9 @@
 /** Accuracy on pictures that were never trained on, straight from the network: quick enough to run during training. */
 import { generate } from '../../models/generate/generate.ts'
-import type { Network, Pixels } from '../../models/vlm/smolvlm/network.ts'
+import type { HostTensor } from '../../models/tensor.ts'
 import { packTrees } from '../../models/tree/pack.ts'
+import type { Network } from '../../models/vlm/network.ts'
+import { tilePasses } from '../../models/vlm/tiles.ts'
 import { QUESTION_TYPES } from '../world/grammar.ts'
 import { makeQuestion } from '../world/questions.ts'
 import { Random } from '../world/random.ts'
@@ -57,14 +59,14 @@ export async function runProbe(network: Network, probe: Probe): Promise<ProbeSco
 async function scorePart(
   network: Network,
   part: readonly (readonly ProbeQuestion[])[],
-  pixels: Pixels,
+  pixels: HostTensor<'float32'>,
   totals: { n: number; mean1: number; greedy: number },
 ): Promise<void> {
-  const features = await network.features(pixels)
+  const features = await network.features(tilePasses(pixels))
   const root = (i: number) => ({ prefix: IMAGE_PREFIX, firstFeature: i * IMAGE_TOKENS })
   const tree = packTrees(
     part.map((list, i) => ({ ...root(i), prompts: list.map((q) => ({ tokens: q.prompt, completions: [q.answer] })) })),
-    network.context.config.imageTokenId,
+    network.context.architecture.imageTokenId,
   )
   const { logprobs } = await network.score(tree, { kind: 'given', features })
   const requests = part.map((list, i) => ({

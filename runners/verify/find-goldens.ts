@@ -3,6 +3,7 @@ import { readdir } from 'node:fs/promises'
 import { basename, dirname, join, relative } from 'node:path'
 import { z } from 'zod'
 import { isMissing, readJson, readTextIfPresent, reasonOf } from '../../models/io/json-file.ts'
+import { modelTypes } from '../../models/vlm/registry.ts'
 
 /** A folder that is verified on its own. `label` is its path from the root of the goldens. */
 export type GoldenUnit = { readonly dir: string; readonly label: string } & (
@@ -10,7 +11,11 @@ export type GoldenUnit = { readonly dir: string; readonly label: string } & (
   /** Of a family without a verifier, or damaged. */
   | { readonly kind: 'unsupported' | 'unreadable'; readonly reason: string }
 )
-type VerifiableKind = 'smolvlm' | 'grpo' | 'images'
+/** A variant of a model family, losses without a model, or pictures. */
+type VerifiableKind = 'variant' | 'grpo' | 'images'
+
+/** Whether a unit is a folder of its own in the published set. */
+export const isVerifiable = ({ kind }: GoldenUnit): boolean => ['variant', 'grpo', 'images'].includes(kind)
 
 export interface FoundGoldens {
   /** The folder that holds `images/`, or null. */
@@ -18,11 +23,6 @@ export interface FoundGoldens {
   readonly units: readonly GoldenUnit[]
 }
 
-/** Golden families by `model_type` of their checkpoints; each needs a verifier in verify.ts. */
-const FAMILIES: ReadonlyMap<string, VerifiableKind> = new Map([
-  ['smolvlm', 'smolvlm'],
-  ['idefics3', 'smolvlm'],
-])
 /** Deepest variant below a goldens folder: family/variant. */
 const DEPTH = 3
 export const POSITIONS_FILE = 'vision_position_buckets.json'
@@ -34,7 +34,7 @@ export async function findGoldens(dir: string): Promise<FoundGoldens> {
   const units: GoldenUnit[] = []
   await collect(dir, DEPTH, units, (path) => relative(base, path) || basename(path))
   const images = root === null ? null : join(root, 'images')
-  if (images !== null && units.some((u) => u.kind === 'smolvlm') && !units.some((u) => u.kind === 'images'))
+  if (images !== null && units.some((u) => u.kind === 'variant') && !units.some((u) => u.kind === 'images'))
     units.unshift({ kind: 'images', dir: images, label: 'images' })
   return { root, units }
 }
@@ -71,14 +71,12 @@ async function variant(dir: string, label: string): Promise<GoldenUnit> {
   } catch (error) {
     return { kind: 'unreadable', dir, label, reason: reasonOf(error) }
   }
-  const kind = FAMILIES.get(type)
-  if (kind) return { kind, dir, label }
-  const known = [...FAMILIES.keys()].join(', ')
+  if (modelTypes.includes(type)) return { kind: 'variant', dir, label }
   return {
     kind: 'unsupported',
     dir,
     label,
-    reason: `the architecture "${type}" is not supported (supported: ${known})`,
+    reason: `the architecture "${type}" is not supported (supported: ${modelTypes.join(', ')})`,
   }
 }
 

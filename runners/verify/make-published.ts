@@ -1,14 +1,19 @@
-/** Writes published.json for a complete goldens folder: `npx tsx runners/verify/make-published.ts DIR`. */
+/**
+ * Writes published.json for a complete goldens folder, and for others of the same libraries that hold further variants:
+ * `npx tsx runners/verify/make-published.ts DIR [DIR…]`.
+ */
 import { writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { z } from 'zod'
 import { readJson } from '../../models/io/json-file.ts'
-import { findGoldens, POSITIONS_FILE } from './find-goldens.ts'
+import { findGoldens, isVerifiable, POSITIONS_FILE } from './find-goldens.ts'
 import { digestsOf, type Published, sha256 } from './published.ts'
 
-const root = resolve(process.argv[2] ?? '.')
+const [root = '.', ...others] = process.argv.slice(2).map((dir) => resolve(dir))
 const { units } = await findGoldens(root)
-const folders = units.filter((u) => ['smolvlm', 'grpo', 'images'].includes(u.kind))
+const further = (await Promise.all(others.map((dir) => findGoldens(dir)))).flatMap((found) => found.units)
+// Of folders with one label the first given counts.
+const folders = [...further, ...units].filter(isVerifiable)
 const positions = units.find((u) => u.kind === 'vision-positions')
 if (!positions) throw new Error(`no ${POSITIONS_FILE} under ${root}`)
 const about = z.looseObject({ seed: z.int(), libraries: z.record(z.string(), z.string()) })

@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { z } from 'zod'
 import type { Verified } from '../../models/losses/verify-grpo.ts'
 import { readJson, readTextIfPresent } from '../../models/io/json-file.ts'
-import { filesUnder, type GoldenUnit, POSITIONS_FILE } from './find-goldens.ts'
+import { filesUnder, type GoldenUnit, isVerifiable, POSITIONS_FILE } from './find-goldens.ts'
 
 export const publishedSchema = z.strictObject({
   /** What the set was generated with, from its `deviations.json`. */
@@ -46,7 +46,7 @@ const digest = (content: Buffer | string): string => createHash('sha256').update
 export async function* verifyDigests(units: readonly GoldenUnit[], root: string | null): AsyncGenerator<Verified> {
   const published = await readPublished()
   let known = 0
-  const folders = units.filter((u) => ['smolvlm', 'grpo', 'images'].includes(u.kind))
+  const folders = units.filter(isVerifiable)
   for (const { dir, label } of folders) {
     const own = await digestsOf(dir)
     const expected = closest(own, published)

@@ -4,8 +4,8 @@ import { join } from 'node:path'
 import sharp from 'sharp'
 import { decodeImage } from '../../models/io/image.ts'
 import type { Verified } from '../../models/losses/verify-grpo.ts'
-import { checksOf, meanDifference, TOLERANCE } from '../../models/vlm/smolvlm/verify/checks.ts'
-import type { GoldenImages } from '../../models/vlm/smolvlm/verify/golden-images.ts'
+import { checksOf, meanDifference, TOLERANCE } from '../../models/vlm/verify/checks.ts'
+import type { GoldenImages } from '../../models/vlm/verify/golden-images.ts'
 import { sha256 } from './published.ts'
 
 /** Pillow's modes by number of channels. */

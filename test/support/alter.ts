@@ -58,7 +58,7 @@ interface StoredTensor {
   readonly dtype: keyof typeof SIZE
   readonly data_offsets: readonly [number, number]
 }
-const SIZE = { F32: 4, I64: 8, U8: 1 } as const
+const SIZE = { F32: 4, I64: 8, I32: 4, U8: 1 } as const
 
 /** Changes one element of one tensor by more than any tolerance; names that match `except` are left alone. */
 export function alterTensor(bytes: Buffer, random: Random, except: RegExp): Altered {
@@ -72,6 +72,7 @@ export function alterTensor(bytes: Buffer, random: Random, except: RegExp): Alte
   const altered = Buffer.from(bytes)
   if (dtype === 'F32') altered.writeFloatLE(away(bytes.readFloatLE(at)), at)
   else if (dtype === 'I64') altered.writeBigInt64LE(bytes.readBigInt64LE(at) + 1n, at)
+  else if (dtype === 'I32') altered.writeInt32LE(bytes.readInt32LE(at) + 1, at)
   else altered[at] = bytes[at]! ^ 1
   return { bytes: altered, what: `${name}[${index}]` }
 }

@@ -3,20 +3,20 @@ import { join } from 'node:path'
 import { z } from 'zod'
 import { CheckpointError } from '../../io/checkpoint-error.ts'
 import { readJson, readJsonIfPresent } from '../../io/json-file.ts'
-
-export interface TextConfig {
-  readonly hiddenSize: number
-  readonly layers: number
-  readonly heads: number
-  readonly kvHeads: number
-  readonly headDim: number
-  readonly intermediate: number
-  readonly vocab: number
-  readonly rmsEps: number
-  readonly ropeTheta: number
-  /** The output projection is the token embedding. */
-  readonly tied: boolean
-}
+import type { TextArchitecture, TextConfig } from '../../layers/text-config.ts'
+import {
+  checkRelations,
+  count,
+  generationSchema,
+  llamaSchema,
+  only,
+  or,
+  side,
+  textConfig,
+  textRelations,
+  tokenId,
+  tokenIds,
+} from '../config-schema.ts'
 
 export interface VisionConfig {
   readonly hidden: number
@@ -43,40 +43,15 @@ export interface SmolVlmConfig {
   readonly dtype: string | undefined
 }
 
-export const modelTypes = ['smolvlm', 'idefics3'] as const
-
-const count = z.int().positive()
-const tokenId = z.int().nonnegative()
-/** Explicit null means the default, as in transformers. */
-const or = <S extends z.ZodType, D>(schema: S, fallback: D) => schema.nullish().transform((value) => value ?? fallback)
-const only = <T extends string | boolean | null>(value: T) => or(z.literal(value), value)
-const side = z.union([
-  count,
-  z
-    .tuple([count, count])
-    .refine(([h, w]) => h === w, 'only squares')
-    .transform(([h]) => h),
-])
-
-const textSchema = z.looseObject({
-  model_type: only('llama'),
-  hidden_size: or(count, 4096),
-  num_hidden_layers: or(count, 32),
-  num_attention_heads: or(count, 32),
-  num_key_value_heads: count.nullish(),
-  head_dim: count.nullish(),
-  intermediate_size: or(count, 11008),
-  vocab_size: or(count, 32000),
-  rms_norm_eps: or(z.number().positive(), 1e-6),
-  rope_theta: z.number().positive().nullish(),
-  rope_parameters: z.looseObject({ rope_theta: z.number().positive().nullish(), rope_type: only('default') }).nullish(),
-  rope_scaling: z.looseObject({ rope_type: only('default'), type: only('default') }).nullish(),
-  hidden_act: only('silu'),
-  attention_bias: only(false),
-  mlp_bias: only(false),
-  pad_token_id: tokenId.nullish(),
-  eos_token_id: z.union([tokenId, z.array(tokenId)]).nullish(),
+/** The text model as the shared layers take it. */
+export const textArchitecture = ({ text }: Pick<SmolVlmConfig, 'text'>): TextArchitecture => ({
+  ...text,
+  prefix: 'model.text_model',
+  attentionBias: false,
+  mropeSection: null,
 })
+
+export const modelTypes = ['smolvlm', 'idefics3'] as const
 
 const visionSchema = z.looseObject({
   hidden_size: or(count, 1152),
@@ -94,21 +69,16 @@ const modelTypeSchema = z.looseObject({ model_type: z.string() })
 const configSchema = z.looseObject({
   model_type: z.enum(modelTypes),
   // Without a text config, these two classes override Llama's epsilon.
-  text_config: or(textSchema, textSchema.parse({ rms_norm_eps: 1e-5 })),
+  text_config: or(llamaSchema, llamaSchema.parse({ rms_norm_eps: 1e-5 })),
   vision_config: or(visionSchema, visionSchema.parse({})),
   scale_factor: or(count, 2),
   image_token_id: or(tokenId, 128_257),
   tie_word_embeddings: or(z.boolean(), false),
   pad_token_id: tokenId.nullish(),
   _pad_token_id: tokenId.nullish(),
-  eos_token_id: z.union([tokenId, z.array(tokenId)]).nullish(),
+  eos_token_id: tokenIds.nullish(),
   dtype: z.string().nullish(),
   torch_dtype: z.string().nullish(),
-})
-
-const generationSchema = z.looseObject({
-  eos_token_id: z.union([tokenId, z.array(tokenId)]).nullish(),
-  pad_token_id: tokenId.nullish(),
 })
 
 /** Read `config.json` and `generation_config.json` (optional) of a checkpoint folder. */
@@ -131,18 +101,7 @@ function typed(raw: z.output<typeof configSchema>, generation: z.output<typeof g
   const { text_config: text, vision_config: vision } = raw
   return {
     modelType: raw.model_type,
-    text: {
-      hiddenSize: text.hidden_size,
-      layers: text.num_hidden_layers,
-      heads: text.num_attention_heads,
-      kvHeads: text.num_key_value_heads ?? text.num_attention_heads,
-      headDim: text.head_dim ?? Math.floor(text.hidden_size / text.num_attention_heads),
-      intermediate: text.intermediate_size,
-      vocab: text.vocab_size,
-      rmsEps: text.rms_norm_eps,
-      ropeTheta: text.rope_parameters?.rope_theta ?? text.rope_theta ?? 10_000,
-      tied: raw.tie_word_embeddings,
-    },
+    text: textConfig(text, raw.tie_word_embeddings),
     vision: {
       hidden: vision.hidden_size,
       layers: vision.num_hidden_layers,
@@ -162,14 +121,16 @@ function typed(raw: z.output<typeof configSchema>, generation: z.output<typeof g
 
 /** Relations between sizes that the layers rely on. */
 function checkDimensions({ text, vision, scaleFactor }: SmolVlmConfig, file: string): void {
-  const relations: [ok: boolean, what: string][] = [
-    [text.heads % text.kvHeads === 0, `${text.heads} attention heads over ${text.kvHeads} key/value heads`],
-    [text.headDim % 2 === 0, `rotary embedding of an odd head_dim ${text.headDim}`],
-    [vision.hidden % vision.heads === 0, `vision hidden_size ${vision.hidden} over ${vision.heads} heads`],
+  const patches = Math.floor(vision.image / vision.patch)
+  checkRelations(
     [
-      Math.floor(vision.image / vision.patch) % scaleFactor === 0 && vision.image >= vision.patch,
-      `${Math.floor(vision.image / vision.patch)} patches a side (image ${vision.image}, patch ${vision.patch}) over scale_factor ${scaleFactor}`,
+      ...textRelations(text),
+      [vision.hidden % vision.heads === 0, `vision hidden_size ${vision.hidden} over ${vision.heads} heads`],
+      [
+        patches % scaleFactor === 0 && vision.image >= vision.patch,
+        `${patches} patches a side (image ${vision.image}, patch ${vision.patch}) over scale_factor ${scaleFactor}`,
+      ],
     ],
-  ]
-  for (const [ok, what] of relations) if (!ok) throw new CheckpointError(`impossible sizes: ${what}`, { file })
+    file,
+  )
 }

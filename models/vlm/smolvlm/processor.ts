@@ -1,35 +1,19 @@
 /** Messages and pictures → token ids and pixels: SmolVLMProcessor and Idefics3Processor of transformers. */
-import { LRUCache } from 'lru-cache'
 import { join } from 'node:path'
 import { z } from 'zod'
-import { loadChatTemplate, renderChat, type ChatMessage, type ChatTemplate } from '../../io/chat-template.ts'
+import { type ChatMessage, type ChatTemplate, loadChatTemplate } from '../../io/chat-template.ts'
 import { CheckpointError } from '../../io/checkpoint-error.ts'
-import { decodeImage } from '../../io/image.ts'
+import type { RgbImage } from '../../io/image.ts'
 import { readJsonIfPresent } from '../../io/json-file.ts'
 import type { Filter } from '../../io/pil-resize.ts'
 import { loadTokenizer, type Tokenizer } from '../../io/tokenizer.ts'
+import { f32 } from '../../tensor.ts'
+import type { Picture, PictureLayout, Processor, ReferenceInputs, SplitPrompt } from '../family.ts'
+import { Prompts } from '../prompts.ts'
+import { joinTiles } from '../tiles.ts'
 import type { SmolVlmConfig } from './config.ts'
-import { expandImages, fakeToken, imageToken, plainText, PromptError } from './prompt.ts'
-import { tileImage, type ImageSettings, type ProcessedImage, type TileGrid } from './tiles.ts'
-
-/** Token ids of a prompt, cut so that all prompts about one picture share `prefix`. */
-export interface SplitPrompt {
-  /** The rendered chat, pictures as `<image>`. */
-  readonly prompt: string
-  /** Up to and including the closing token of the last picture; without pictures, the first token. */
-  readonly prefix: readonly number[]
-  readonly suffix: readonly number[]
-}
-
-/** Everything the model takes for one conversation. `pixelValues` is [tiles, 3, height, width], pictures in order. */
-export interface ModelInputs {
-  readonly prompt: string
-  readonly inputIds: readonly number[]
-  readonly pixelValues: Float32Array
-  readonly tiles: number
-  readonly height: number
-  readonly width: number
-}
+import { fakeToken, imagePromptString, imageToken } from './prompt.ts'
+import { type ImageSettings, tileImage } from './tiles.ts'
 
 const filters: Readonly<Record<number, Filter>> = { 1: 'lanczos', 2: 'bilinear', 3: 'bicubic' }
 
@@ -74,103 +58,55 @@ export async function loadSmolVlmProcessor(dir: string, config: SmolVlmConfig): 
 }
 
 /** Made by `loadSmolVlmProcessor`. */
-export class SmolVlmProcessor {
+export class SmolVlmProcessor implements Processor {
   readonly settings: ImageSettings
   /** Image tokens of one tile. */
   readonly imageSeqLen: number
   readonly tokenizer: Tokenizer
-  readonly #template: ChatTemplate
-  /** Ids of the few distinct prompt heads (one per tile grid), so that only the text is encoded each time. */
-  readonly #heads = new Map<string, readonly number[]>()
-  /** Prompts seen: a step asks for each several times, to sample and to train. */
-  readonly #prompts = new LRUCache<string, SplitPrompt>({ max: 4096 })
+  readonly #prompts: Prompts
 
   constructor(settings: ImageSettings, imageSeqLen: number, tokenizer: Tokenizer, template: ChatTemplate) {
     this.settings = settings
     this.imageSeqLen = imageSeqLen
     this.tokenizer = tokenizer
-    this.#template = template
+    const expand = (layout: PictureLayout) => imagePromptString(layout, imageSeqLen)
+    this.#prompts = new Prompts(tokenizer, template, { placeholder: imageToken, expand, last: fakeToken })
   }
 
-  /** Decode and tile one encoded picture. Throws an `ImageError` that carries `name`. */
-  async processImage(bytes: Uint8Array, name?: string): Promise<ProcessedImage> {
-    const image = await decodeImage(bytes, name === undefined ? {} : { name })
-    return tileImage(image, this.settings)
-  }
-
-  /** The prompt of one user turn, the picture first; names of special tokens are removed from `text`. */
-  splitPrompt(text: string, grid: TileGrid | null): SplitPrompt {
-    const key = `${grid ? `${grid.rows}x${grid.cols}` : 'text'} ${text}`
-    let split = this.#prompts.get(key)
-    if (!split) {
-      split = this.#splitTurn(text, grid)
-      this.#prompts.set(key, split)
-    }
-    return split
-  }
-
-  #splitTurn(text: string, grid: TileGrid | null): SplitPrompt {
-    const part = { type: 'text', text: plainText(text, this.tokenizer.specialTokens) } as const
-    const content = grid ? [{ type: 'image' } as const, part] : [part]
-    return this.splitMessages([{ role: 'user', content }], grid ? [grid] : [])
-  }
-
-  /** The prompt of a conversation, the generation prompt added; `grids` are those of its pictures in order. */
-  splitMessages(messages: readonly ChatMessage[], grids: readonly TileGrid[]): SplitPrompt {
-    const prompt = renderChat(this.#template, messages, { addGenerationPrompt: true, variables: this.#variables() })
-    const { head, tail } = expandImages(prompt, grids, this.imageSeqLen)
-    if (head === '') {
-      const ids = this.#encodeStart(tail)
-      return { prompt, prefix: ids.slice(0, 1), suffix: ids.slice(1) }
-    }
-    return { prompt, prefix: this.#encodeHead(head), suffix: this.#encodeTail(tail) }
-  }
-
-  /** Ids and pixels of a whole conversation; `images` are the encoded pictures in order. */
-  async process(messages: readonly ChatMessage[], images: readonly Uint8Array[]): Promise<ModelInputs> {
-    const processed = await Promise.all(images.map((bytes) => this.processImage(bytes)))
-    const { prompt, prefix, suffix } = this.splitMessages(messages, processed)
-    const pixelValues = new Float32Array(processed.reduce((sum, { pixelValues: p }) => sum + p.length, 0))
-    let at = 0
-    for (const { pixelValues: one } of processed) {
-      pixelValues.set(one, at)
-      at += one.length
-    }
-    const tiles = processed.reduce((sum, image) => sum + image.tiles, 0)
+  /** Pixels are the tiles, row by row, the global tile last: [tiles, 3, tile, tile]. */
+  preparePicture(image: RgbImage): Picture {
+    const { rows, cols, tiles, uint8, pixelValues } = tileImage(image, this.settings)
     const { tile } = this.settings
-    return { prompt, inputIds: [...prefix, ...suffix], pixelValues, tiles, height: tile, width: tile }
-  }
-
-  #variables(): Record<string, string> {
-    const { bosToken, eosToken } = this.tokenizer
-    return { ...(bosToken && { bos_token: bosToken }), ...(eosToken && { eos_token: eosToken }) }
-  }
-
-  /** The begin token is added unless the template already wrote it, as transformers' `apply_chat_template` decides. */
-  #encodeStart(text: string): number[] {
-    const { bosToken } = this.tokenizer
-    return this.tokenizer.encode(text, { addSpecialTokens: !(bosToken && text.startsWith(bosToken)) })
-  }
-
-  #encodeHead(head: string): readonly number[] {
-    let ids = this.#heads.get(head)
-    if (!ids) {
-      ids = this.#encodeStart(head)
-      if (ids.at(-1) !== this.tokenizer.idOf(fakeToken)) {
-        throw new PromptError('the tokenizer adds tokens behind the picture; prompts cannot be shared')
-      }
-      if (this.#heads.size >= 64) this.#heads.clear()
-      this.#heads.set(head, ids)
+    return {
+      layout: { rows, cols, features: tiles * this.imageSeqLen },
+      uint8,
+      inputs: { pixels: f32(pixelValues, [tiles, 3, tile, tile]) },
     }
-    return ids
   }
 
-  /** Text behind a picture is encoded behind its closing token: a tokenizer may treat the start of a text differently. */
-  #encodeTail(tail: string): number[] {
-    const ids = this.tokenizer.encode(fakeToken + tail, { addSpecialTokens: false })
-    if (ids[0] !== this.tokenizer.idOf(fakeToken))
-      throw new PromptError('the tokenizer merges text into special tokens')
-    return ids.slice(1)
+  splitPrompt(text: string, layout: PictureLayout | null): SplitPrompt {
+    return this.#prompts.splitPrompt(text, layout)
+  }
+
+  splitMessages(messages: readonly ChatMessage[], layouts: readonly PictureLayout[]): SplitPrompt {
+    return this.#prompts.splitMessages(messages, layouts)
+  }
+
+  reference(pictures: readonly Picture[]): ReferenceInputs {
+    const grids = {
+      tile_rows: pictures.map((p) => p.layout.rows),
+      tile_cols: pictures.map((p) => p.layout.cols),
+    }
+    if (pictures.length === 0) return { fields: grids, tensors: {}, pixels: null }
+    const { dims, data } = joinTiles(pictures)
+    const [tiles, , height, width] = dims as [number, number, number, number]
+    // Tiles are square and filled, so that the model needs no mask.
+    const mask = { shape: [1, tiles, height, width], all_ones: true }
+    return {
+      fields: { ...grids, pixel_attention_mask: mask },
+      tensors: {},
+      pixels: { shape: [1, ...dims], uint8: Buffer.concat(pictures.map((p) => p.uint8)), values: data },
+    }
   }
 }
 

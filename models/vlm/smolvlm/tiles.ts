@@ -1,16 +1,15 @@
 /** Picture → tiles → normalised pixels, as Hugging Face's Idefics3ImageProcessor (Pillow route) does it. */
 import type { RgbImage } from '../../io/image.ts'
 import { resize, type Filter } from '../../io/pil-resize.ts'
+import { type Frame, normalise, type Normalisation, writePlanes } from '../../io/pixels.ts'
 
-export interface ImageSettings {
+export interface ImageSettings extends Normalisation {
   /** Resize first: the longest edge to this many pixels, or to a fixed size; null: not at all. */
   readonly size: { readonly longestEdge: number } | { readonly height: number; readonly width: number } | null
   /** Pixels a side of a tile. */
   readonly tile: number
   readonly split: boolean
   readonly filter: Filter
-  readonly rescale: number | null
-  readonly normalize: { readonly mean: readonly number[]; readonly std: readonly number[] } | null
 }
 
 /** Rows and columns of tiles before the global one; 0 × 0 when the picture is one tile. */
@@ -19,11 +18,9 @@ export interface TileGrid {
   readonly cols: number
 }
 
-/** Tiles of one picture, row by row, the global tile last. `uint8` and `pixelValues` are [tiles, 3, height, width]. */
-export interface ProcessedImage extends TileGrid {
+/** Tiles of one picture, row by row, the global tile last. `uint8` and `pixelValues` are [tiles, 3, tile, tile]. */
+export interface TiledImage extends TileGrid {
   readonly tiles: number
-  readonly height: number
-  readonly width: number
   readonly uint8: Uint8Array
   readonly pixelValues: Float32Array
 }
@@ -32,25 +29,17 @@ export interface ProcessedImage extends TileGrid {
 const maxSide = 4096
 
 /** All steps of the image processor. Every tile is square, so no padding or attention mask is ever needed. */
-export function tileImage(image: RgbImage, settings: ImageSettings): ProcessedImage {
+export function tileImage(image: RgbImage, settings: ImageSettings): TiledImage {
   const { tile } = settings
   const sized = resizeFirst(image, settings)
   const { grid, frames } = settings.split ? split(sized, settings) : { grid: single, frames: [square(sized, settings)] }
   const plane = tile * tile
   const uint8 = new Uint8Array(frames.length * 3 * plane)
-  frames.forEach((frame, i) => writePlanes(frame, tile, uint8.subarray(i * 3 * plane, (i + 1) * 3 * plane)))
-  const pixelValues = normalise(uint8, plane, settings)
-  return { ...grid, tiles: frames.length, height: tile, width: tile, uint8, pixelValues }
+  frames.forEach((frame, i) => writePlanes(frame, tile, tile, uint8.subarray(i * 3 * plane, (i + 1) * 3 * plane)))
+  return { ...grid, tiles: frames.length, uint8, pixelValues: normalise(uint8, plane, settings) }
 }
 
 const single: TileGrid = { rows: 0, cols: 0 }
-
-/** A tile-sized window of an image. */
-interface Frame {
-  readonly image: RgbImage
-  readonly x: number
-  readonly y: number
-}
 
 function resizeFirst(image: RgbImage, { size, filter }: ImageSettings): RgbImage {
   if (size === null) return image
@@ -101,36 +90,4 @@ function multiplesOf(tile: number, { width, height }: Size): Size {
   return width >= height
     ? { width: up(width), height: up(Math.trunc(up(width) / aspect)) }
     : { width: up(Math.trunc(up(height) * aspect)), height: up(height) }
-}
-
-/** Interleaved RGB → planes. */
-function writePlanes({ image, x, y }: Frame, tile: number, out: Uint8Array): void {
-  const { width, data } = image
-  const plane = tile * tile
-  for (let row = 0, o = 0; row < tile; row++) {
-    let i = ((y + row) * width + x) * 3
-    for (let col = 0; col < tile; col++, o++, i += 3) {
-      out[o] = data[i]!
-      out[plane + o] = data[i + 1]!
-      out[2 * plane + o] = data[i + 2]!
-    }
-  }
-}
-
-/** (u8 · rescale − mean) / std in float32, through a table of the 256 levels per channel. */
-function normalise(uint8: Uint8Array, plane: number, { rescale, normalize }: ImageSettings): Float32Array {
-  const tables = [0, 1, 2].map((channel) =>
-    Float32Array.from({ length: 256 }, (_, level) => {
-      const value = rescale === null ? level : Math.fround(level * rescale)
-      if (normalize === null) return value
-      const [mean, std] = [Math.fround(normalize.mean[channel]!), Math.fround(normalize.std[channel]!)]
-      return Math.fround(value - mean) / std
-    }),
-  )
-  const out = new Float32Array(uint8.length)
-  for (let start = 0, p = 0; start < uint8.length; start += plane, p++) {
-    const table = tables[p % 3]!
-    for (let i = start; i < start + plane; i++) out[i] = table[uint8[i]!]!
-  }
-  return out
 }

@@ -1,0 +1,38 @@
+/** LLaVA 1.5: one square a picture through CLIP, a projector, a Llama model. */
+import { textWeights } from '../../layers/weights.ts'
+import type { Family, Vision } from '../family.ts'
+import { joinTiles, tileInput, tilePasses } from '../tiles.ts'
+import { clipWeights, imageFeatures } from './clip.ts'
+import { type LlavaConfig, loadLlavaConfig } from './config.ts'
+import { canonicalName, visionWeights } from './names.ts'
+import { loadLlavaProcessor } from './processor.ts'
+
+export const llava: Family = {
+  canonicalName,
+  open: async (dir) => {
+    const config = await loadLlavaConfig(dir)
+    const { text, imageTokenId, eosTokenIds, padTokenId } = config
+    const architecture = {
+      family: 'llava',
+      text,
+      imageTokenId,
+      eosTokenIds,
+      padTokenId,
+      banned: [imageTokenId],
+      weights: [...clipWeights(config), ...textWeights(text)],
+      visionWeights,
+      vision: llavaVision(config),
+    }
+    return { architecture, processor: await loadLlavaProcessor(dir, config) }
+  },
+}
+
+/** `pixels` float32 [pictures, 3, image, image] to features; every picture gives the same number. */
+function llavaVision(config: LlavaConfig): Vision {
+  const side = config.vision.image
+  return {
+    join: (pictures) => tileInput(joinTiles(pictures)),
+    passes: (pictures) => tilePasses(joinTiles(pictures)),
+    features: (params) => imageFeatures(params, config, params.graph.input('pixels', 'float32', ['B', 3, side, side])),
+  }
+}

@@ -1,0 +1,281 @@
+/** Sessions of one model: compiled on first use, run on tokens and pixels. Knows nothing of text, files or messages. */
+import { equal, gather, mul, neg, reduceSum, where } from '../graph/ops.ts'
+import type { GenerationModel } from '../generate/generate.ts'
+import { type FullGrpoConfig } from '../losses/grpo-config.ts'
+import { grpoLoss } from '../losses/grpo.ts'
+import { MASKED } from '../layers/text.ts'
+import { Session, type SessionOptions } from '../runtime/session.ts'
+import type { PackedTree } from '../tree/pack.ts'
+import { f32, type HostTensor, i32, type TensorMap, type Weights } from '../tensor.ts'
+import { concatFloats } from './stack.ts'
+import type { VisionInput } from './family.ts'
+import {
+  type BuiltGraph,
+  extendGraph,
+  type FeatureSource,
+  type GraphContext,
+  scoreTree,
+  visionGraph,
+  withGradients,
+} from './graphs.ts'
+import { samplerGraph } from './sampler.ts'
+
+/** Image input of a scoring pass: features (frozen vision) or what they are made of (trained vision), or neither. */
+export type ImageInput =
+  | { readonly kind: 'given'; readonly features: HostTensor<'float32'> }
+  | { readonly kind: 'pixels'; readonly input: VisionInput }
+  | { readonly kind: 'none' }
+
+/** A completion of the packed tree as the policy loss sees it; spans of the tree in the same order. */
+export interface PolicyRow {
+  readonly advantage: number
+  readonly weight: number
+  readonly count: number
+  /** Sampler's logprobs, one per token; null = the policy itself sampled it. */
+  readonly logprobs: readonly number[] | null
+  /** Base model's logprobs when the loss has a KL term. */
+  readonly refLogprobs?: readonly number[]
+}
+
+export interface Scored {
+  /** Per completion, per token. */
+  readonly logprobs: readonly (readonly number[])[]
+  readonly entropies: readonly (readonly number[])[]
+}
+
+export interface UpdateResult {
+  readonly gradients: Weights
+  readonly loss: number
+  readonly metrics: Readonly<Record<string, number>>
+}
+
+/** Vocabularies up to this size are scored in one piece, larger ones in chunks of predicted tokens. */
+const CHUNK_VOCAB = 4096
+const MOST_CHUNKS = 8
+
+/** Multiplications of an MLP layer: for one token of models small enough to have two sessions, and for all tokens of a small step. */
+const SMALL_LAYER = 2 ** 18
+const SMALL_PRODUCT = 2 ** 25
+
+export class Network {
+  /** Current trainable weights; replaced as a whole. */
+  weights: Weights
+  readonly #sessions = new Map<string, Promise<Session>>()
+
+  constructor(
+    readonly context: GraphContext,
+    weights: Weights,
+    private readonly options: SessionOptions,
+  ) {
+    this.weights = weights
+  }
+
+  /** Image features float32 [F, hidden] of several passes, one after the other. */
+  async features(passes: readonly VisionInput[]): Promise<HostTensor<'float32'>> {
+    const parts: Float32Array[] = []
+    for (const input of passes) {
+      const build = () => visionGraph(this.context, input)
+      const session = await this.#session(`vision ${input.graph}`, build, { spin: false })
+      const result = await session.run({ ...this.weights, ...input.feeds })
+      parts.push(result.features!.data as Float32Array)
+    }
+    const hidden = this.context.architecture.text.hiddenSize
+    return f32(concatFloats(parts), [parts.reduce((n, p) => n + p.length, 0) / hidden, hidden])
+  }
+
+  /** The face that the sampler works with. */
+  generation(): GenerationModel {
+    const { text, imageTokenId, eosTokenIds } = this.context.architecture
+    return {
+      layers: text.layers,
+      kvHeads: text.kvHeads,
+      headDim: text.headDim,
+      imageToken: imageTokenId,
+      endTokens: new Set(eosTokenIds),
+      masked: MASKED,
+      prefill: (feeds) => this.#extend(feeds),
+      decode: (feeds) => this.#extend(feeds),
+    }
+  }
+
+  /** New tokens, then samples at their rows. */
+  async #extend(feeds: TensorMap): Promise<TensorMap> {
+    const how = { spin: false, ...this.#threadsFor(feeds['ids']!.data.length) }
+    const session = await this.#session('extend', () => extendGraph(this.context), how)
+    const { hidden, ...cache } = await session.run({ ...this.weights, ...feeds })
+    const temperatures = feeds['inverseTemperature'] ? 'any' : 'one'
+    const head = await this.#session(`sample ${temperatures}`, () => samplerGraph(this.context, temperatures), how)
+    return { ...cache, ...(await head.run({ ...this.weights, ...feeds, hidden: hidden! })) }
+  }
+
+  /** Small steps of small models are faster on one thread: each of their operators is shorter than a handover. */
+  #threadsFor(tokens: number): SessionOptions {
+    const { hiddenSize, intermediate } = this.context.architecture.text
+    const perToken = hiddenSize * intermediate
+    return perToken <= SMALL_LAYER && perToken * tokens <= SMALL_PRODUCT ? { threads: 1 } : {}
+  }
+
+  /** Log-probabilities and entropies of the completions of a packed tree under `weights` (default: the current ones). */
+  async score(tree: PackedTree, image: ImageInput, weights: Weights = this.weights): Promise<Scored> {
+    const chunks = this.#chunks
+    const session = await this.#session(`score ${sourceKey(image)}`, () => {
+      const { graph, logps, entropies } = scoreTree(this.context, sourceOf(image), chunks)
+      return { graph, outputs: { logps, entropies } }
+    })
+    const result = await session.run({ ...weights, ...treeFeeds(tree, chunks), ...imageFeeds(image) })
+    const [logps, entropies] = [result.logps!.data as Float32Array, result.entropies!.data as Float32Array]
+    const cut = (data: Float32Array) => tree.spans.map(({ start, length }) => [...data.subarray(start, start + length)])
+    return { logprobs: cut(logps), entropies: cut(entropies) }
+  }
+
+  /** Gradient of the policy loss: Σ weight · term over the completions of the tree. */
+  async policyGradient(
+    tree: PackedTree,
+    image: ImageInput,
+    rows: readonly PolicyRow[],
+    config: FullGrpoConfig,
+  ): Promise<UpdateResult> {
+    const chunks = this.#chunks
+    const session = await this.#session(`policy ${sourceKey(image)} ${JSON.stringify(config)}`, () =>
+      policyGraph(this.context, sourceOf(image), chunks, config),
+    )
+    const feeds = { ...this.weights, ...treeFeeds(tree, chunks), ...imageFeeds(image), ...policyFeeds(tree, rows) }
+    return updateResult(await session.run(feeds))
+  }
+
+  /** Gradient of weighted cross-entropy: −Σ weight · logprob over predicted tokens; weights in the order of the tree. */
+  async supervisedGradient(tree: PackedTree, image: ImageInput, weights: Float32Array): Promise<UpdateResult> {
+    const chunks = this.#chunks
+    const session = await this.#session(`supervised ${sourceKey(image)}`, () => {
+      const scores = scoreTree(this.context, sourceOf(image), chunks)
+      const tokenWeights = scores.graph.input('tokenWeights', 'float32', scores.logps.dims)
+      const loss = neg(reduceSum(mul(scores.logps, tokenWeights)))
+      return { graph: scores.graph, outputs: { loss, logps: scores.logps, ...withGradients(scores.params, loss) } }
+    })
+    const padded = new Float32Array(chunks * chunkLength(tree, chunks))
+    padded.set(weights)
+    const feeds = { ...this.weights, ...treeFeeds(tree, chunks), ...imageFeeds(image) }
+    return updateResult(await session.run({ ...feeds, tokenWeights: f32(padded, [padded.length]) }))
+  }
+
+  async dispose(): Promise<void> {
+    const sessions = await Promise.all(this.#sessions.values())
+    this.#sessions.clear()
+    await Promise.all(sessions.map((s) => s.release()))
+  }
+
+  /** Chunks of predicted tokens, logits of one of which exist at a time. One number, so that one session serves all. */
+  get #chunks(): number {
+    return Math.min(MOST_CHUNKS, Math.ceil(this.context.architecture.text.vocab / CHUNK_VOCAB))
+  }
+
+  #session(name: string, build: () => BuiltGraph, how: SessionOptions = {}): Promise<Session> {
+    const options = { ...this.options, ...how }
+    const key = `${name} ${options.threads}`
+    let session = this.#sessions.get(key)
+    if (!session) {
+      const { graph, outputs } = build()
+      session = Session.create(graph, outputs, options)
+      this.#sessions.set(key, session)
+    }
+    return session
+  }
+}
+
+function policyGraph(context: GraphContext, source: FeatureSource, chunks: number, config: FullGrpoConfig): BuiltGraph {
+  const { graph, params, logps, entropies } = scoreTree(context, source, chunks)
+  const dense = (name: string) => graph.input(name, 'float32', ['R', 'T'])
+  const perRow = (name: string) => graph.input(name, 'float32', ['R'])
+  const cells = graph.input('cells', 'int32', ['R', 'T'])
+  const sampler = dense('samplerLogps')
+  const own = gather(logps, cells)
+  const { loss, metrics } = grpoLoss(
+    {
+      logps: own,
+      entropies: gather(entropies, cells),
+      mask: dense('mask'),
+      // With a correction against the sampler the policy's own logprobs are the old ones, as in TRL; and where those of
+      // the sampler are not given, which is NaN, the one value that does not equal itself.
+      ...(config.sampler_correction === null
+        ? { oldLogps: where(equal(sampler, sampler), sampler, own) }
+        : { samplerLogps: sampler }),
+      ...(config.beta !== 0 && { refLogps: dense('refLogps') }),
+      advantages: perRow('advantages'),
+      weights: perRow('weights'),
+      counts: perRow('counts'),
+    },
+    config,
+  )
+  const named = Object.fromEntries(Object.entries(metrics).map(([name, v]) => [`metric:${name}`, v]))
+  return { graph, outputs: { loss, ...named, ...withGradients(params, loss) } }
+}
+
+const chunkLength = (tree: PackedTree, chunks: number): number =>
+  Math.max(1, Math.ceil(tree.predictors.length / chunks))
+
+function treeFeeds(tree: PackedTree, chunks: number): TensorMap {
+  const dims = [tree.images, tree.length]
+  const length = chunkLength(tree, chunks)
+  const chunked = (values: Int32Array): HostTensor => {
+    const padded = new Int32Array(chunks * length)
+    padded.set(values)
+    return i32(padded, [chunks, length])
+  }
+  return {
+    ids: i32(tree.ids, dims),
+    positions: i32(tree.positions, tree.positionDims),
+    ends: i32(tree.ends, dims),
+    featureIndex: i32(tree.featureIndex, dims),
+    predictors: chunked(tree.predictors),
+    targets: chunked(tree.targets),
+  }
+}
+
+function policyFeeds(tree: PackedTree, rows: readonly PolicyRow[]): TensorMap {
+  if (rows.length !== tree.spans.length)
+    throw new RangeError(`${rows.length} policy rows for ${tree.spans.length} completions`)
+  const count = rows.length
+  const longest = Math.max(1, ...tree.spans.map((s) => s.length))
+  const cells = new Int32Array(count * longest)
+  const mask = new Float32Array(count * longest)
+  const sampler = new Float32Array(count * longest)
+  const ref = new Float32Array(count * longest)
+  tree.spans.forEach(({ start, length }, r) => {
+    for (let t = 0; t < length; t++) {
+      cells[r * longest + t] = start + t
+      mask[r * longest + t] = 1
+      sampler[r * longest + t] = rows[r]!.logprobs?.[t] ?? NaN
+      ref[r * longest + t] = rows[r]!.refLogprobs?.[t] ?? 0
+    }
+  })
+  const dims = [count, longest]
+  const column = (pick: (row: PolicyRow) => number) => f32(Float32Array.from(rows, pick), [count])
+  return {
+    cells: i32(cells, dims),
+    mask: f32(mask, dims),
+    samplerLogps: f32(sampler, dims),
+    refLogps: f32(ref, dims),
+    advantages: column((r) => r.advantage),
+    weights: column((r) => r.weight),
+    counts: column((r) => r.count),
+  }
+}
+
+const sourceOf = (image: ImageInput): FeatureSource => (image.kind === 'pixels' ? image : { kind: image.kind })
+
+const sourceKey = (image: ImageInput): string => (image.kind === 'pixels' ? `pixels ${image.input.graph}` : image.kind)
+
+function imageFeeds(image: ImageInput): TensorMap {
+  if (image.kind === 'given') return { features: image.features }
+  return image.kind === 'none' ? {} : image.input.feeds
+}
+
+function updateResult(outputs: TensorMap): UpdateResult {
+  const gradients: Record<string, HostTensor<'float32'>> = {}
+  const metrics: Record<string, number> = {}
+  for (const [name, tensor] of Object.entries(outputs)) {
+    if (name.startsWith('grad:')) gradients[name.slice(5)] = f32(tensor.data as Float32Array, tensor.dims)
+    else if (name.startsWith('metric:')) metrics[name.slice(7)] = tensor.data[0] as number
+  }
+  return { gradients, metrics, loss: outputs.loss!.data[0] as number }
+}
