@@ -10,7 +10,10 @@ export const everything: Fault = {
   async run(lab) {
     const run = await lab.run(4 * TIMES + 2)
     for (let time = 1; time <= TIMES; time++) {
-      const workers = [await run.join(ALL), await run.join('model=1')]
+      // Else it might end before they are there.
+      run.program.kill('SIGSTOP')
+      const workers = await Promise.all([run.join(ALL), run.join('model=1')])
+      run.program.kill('SIGCONT')
       await run.enters('serving', 'model', run.program, ...workers)
       const server = await run.server()
       for (const worker of workers) worker.kill('SIGKILL')
