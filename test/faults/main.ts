@@ -133,6 +133,9 @@ const failureOf = (error: unknown): Failure => ({
   message: error instanceof StandstillError ? error.message : String((error as Error).stack ?? error),
 })
 
+/** Failures of a row that people are shown; with --json all of them. */
+const SHOWN = 10
+
 function lineOf({ row, name, passed, skipped, failures, recovery, figures, seconds }: Result): string {
   const state = skipped !== null ? 'skipped' : passed ? 'passed ' : 'FAILED '
   const times = recovery ? `  back after ${recovery.median.toFixed(1)} s, at most ${recovery.max.toFixed(1)} s` : ''
@@ -141,7 +144,8 @@ function lineOf({ row, name, passed, skipped, failures, recovery, figures, secon
     `${row.padStart(2)}  ${state}  ${name} (${seconds.toFixed(0)} s)${times}`,
     ...(skipped === null ? [] : [`    ${skipped}`]),
     ...(seen.length === 0 ? [] : [`    ${seen.join(', ')}`]),
-    ...failures.map(({ invariant, message }) => `    ${invariant}: ${message}`),
+    ...failures.slice(0, SHOWN).map(({ invariant, message }) => `    ${invariant}: ${message}`),
+    ...(failures.length > SHOWN ? [`    and ${failures.length - SHOWN} more`] : []),
   ].join('\n')
 }
 
