@@ -1,10 +1,11 @@
 /** Models by their name on the hub: the program, its cache, and a server that speaks the hub's endpoints. */
 import { existsSync } from 'node:fs'
-import { lstat, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { cp, lstat, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { PACKAGE_ROOT, readConfig } from '../configs/load.ts'
+import { readSafetensors, writeSafetensors } from '../models/io/safetensors.ts'
 import { parseHubName } from '../runners/hub/name.ts'
 import { COMMIT, startHub, type HubServer } from './support/hub-server.ts'
 import { program, type Ended } from './support/program.ts'
@@ -64,7 +65,7 @@ describe('a model of the hub', () => {
     const local = await run(home, ['generate', '--model', TINY, ...ASK])
     expect(stdout).toBe(local.stdout)
     expect(new Set(hub.asked.map(({ token }) => token))).toEqual(new Set(['hf_mine']))
-    expect(files().map(({ path }) => path)).not.toContain(expect.stringContaining('README'))
+    expect(files().filter(({ path }) => /README|\.bin$/.test(path))).toEqual([])
     const folder = join(home, 'hub', 'models--someone--tiny-vlm')
     const snapshot = join(folder, 'snapshots', COMMIT)
     expect(await readFile(join(folder, 'refs', 'main'), 'utf8')).toBe(COMMIT)
@@ -90,6 +91,33 @@ describe('a model of the hub', () => {
     const away = await generate(home, REPO, { HF_ENDPOINT: 'http://127.0.0.1:2' })
     expect([away.code, away.stdout]).toEqual([0, first.stdout])
     expect(away.stderr).toContain(`http://127.0.0.1:2 cannot be asked (ECONNREFUSED): ${REPO} is commit ${COMMIT}`)
+  })
+
+  test('in shards has the files that its index names', async () => {
+    const folder = join(dir, 'sharded')
+    await cp(TINY, folder, { recursive: true })
+    const tensors = Object.entries(await readSafetensors(join(TINY, 'model.safetensors')))
+    const half = Math.ceil(tensors.length / 2)
+    const shards = {
+      'model-00001-of-00002.safetensors': tensors.slice(0, half),
+      'model-00002-of-00002.safetensors': tensors.slice(half),
+    }
+    await rm(join(folder, 'model.safetensors'))
+    for (const [file, some] of Object.entries(shards))
+      await writeSafetensors(join(folder, file), Object.fromEntries(some))
+    const map = Object.entries(shards).flatMap(([file, some]) => some.map(([tensor]) => [tensor, file]))
+    const index = { 'model.safetensors.index.json': JSON.stringify({ weight_map: Object.fromEntries(map) }) }
+    const other = await startHub('someone/sharded', folder, { ...index, 'model.fp16.safetensors': 'x' })
+    const home = newHome()
+    const { code, stdout, stderr } = await generate(home, 'someone/sharded', { HF_ENDPOINT: other.url })
+    await other.close()
+    expect(code, stderr).toBe(0)
+    expect(stdout).toBe((await generate(home, TINY)).stdout)
+    expect(other.asked.filter(({ path }) => path.includes('fp16'))).toEqual([])
+    const offline = await generate(home, 'someone/sharded', { HF_HUB_OFFLINE: '1' })
+    expect([offline.code, offline.stdout]).toEqual([0, stdout])
+    await rm(join(home, 'hub', 'models--someone--sharded', 'snapshots', COMMIT, 'model-00002-of-00002.safetensors'))
+    expect((await generate(home, 'someone/sharded', { HF_HUB_OFFLINE: '1' })).code).toBe(1)
   })
 
   test('goes on at the byte where a transfer broke', async () => {
@@ -151,6 +179,10 @@ describe('what cannot be had ends with 1 and one line that says what to do', () 
     const line = refused(await generate(home))
     expect(line).toContain(`accepted its conditions (403): do so at ${hub.url}/${REPO} and set HF_TOKEN`)
     expect((await generate(home, REPO, { HF_TOKEN: 'hf_right' })).code).toBe(0)
+  })
+
+  test('a token that is none', async () => {
+    expect(refused(await generate(newHome(), REPO, { HF_TOKEN: 'mine' }))).toContain('those begin with hf_')
   })
 
   test('no network, or offline', async () => {

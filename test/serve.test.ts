@@ -140,6 +140,14 @@ describe('a model', () => {
     expect(pieces).toBeGreaterThan(2)
   })
 
+  test('goes on when a client leaves in the middle of a stream', async () => {
+    const stream = await client.chat.completions.create({
+      ...{ model: 'tiny', messages: [ask(QUESTION)], n: 32, temperature: 2, max_tokens: 64, stream: true },
+    })
+    for await (const { choices } of stream) if (choices[0]?.delta.content) break
+    expect((await create({ temperature: 0 })).choices).toHaveLength(1)
+  })
+
   test('puts the text of system messages before that of the user', async () => {
     const both = await create({ messages: [{ role: 'system', content: 'what color' }, ask('is it?')], temperature: 0 })
     const one = await create({ messages: [ask('what color\n\nis it?')], temperature: 0 })
@@ -262,6 +270,8 @@ describe('a run', () => {
     expect([base.model, base.choices[0]!.message.content]).toEqual(['mine@0', text])
     expect(base.usage!.prompt_tokens).toBe(promptTokens)
     expect((await create('mine@0')).choices[0]!.message.content).toBe((await generate('--prompt', QUESTION)).text)
+    await expect.poll(async () => (await create('mine')).model, { timeout: 60_000 }).toMatch(/@([8-9]|\d\d+)$/)
+    await expect(create('mine@2')).rejects.toMatchObject({ status: 404, message: expect.stringContaining('not kept') })
     await expect(create('mine@99999999')).rejects.toMatchObject({ status: 404, code: 'model_not_found' })
     const stream = await client.chat.completions.create({
       ...{ model: 'mine@0', temperature: 0, messages: [ask(QUESTION, picture)], stream: true },
@@ -276,6 +286,8 @@ describe('a run', () => {
   test('that nobody works on is named, and so is a wrong call', async () => {
     evolving.kill('SIGINT')
     await evolving.ended
+    const audit = await program(['audit', join(dir, 'run'), '--json'])
+    expect(audit.code, audit.stdout).toBe(0)
     const { code, stderr } = await program(['serve', '--run', join(dir, 'run')])
     expect([code, stderr]).toEqual([1, expect.stringContaining('nobody works on the run')])
     expect((await program(['serve'])).stderr).toContain('give either --model or --run')

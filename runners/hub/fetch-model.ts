@@ -72,6 +72,7 @@ const isOffline = (): boolean => /^(1|true|yes|on)$/i.test(process.env['HF_HUB_O
 async function ask(name: HubName, cache: HubCache, endpoint: string, options: FetchOptions): Promise<FetchedModel> {
   const { signal } = options
   const token = process.env['HF_TOKEN'] || undefined
+  if (token?.startsWith('hf_') === false) throw new HubError('HF_TOKEN is no token of the hub: those begin with hf_')
   const common = {
     hubUrl: endpoint,
     fetch: ((url, init) => fetch(url, { ...init, signal })) as typeof fetch,

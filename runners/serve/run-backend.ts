@@ -1,7 +1,9 @@
 /** The model actors of a run: questions become `model.generate` tasks, which they serve between their own work. */
 import { createHash } from 'node:crypto'
 import { DeadTaskError } from '../../actors/dead-tasks.ts'
+import { versionId } from '../../actors/ids.ts'
 import type { Ports } from '../../actors/ports.ts'
+import { BlobError } from '../../bus/bus.ts'
 import type { Task } from '../../bus/messages.ts'
 import type { Tokenizer } from '../../models/io/tokenizer.ts'
 import { ApiError } from './api-error.ts'
@@ -17,6 +19,7 @@ const PARALLEL = 16
 export function runBackend(ports: Ports, tokenizer: Tokenizer, signal: AbortSignal): Backend {
   const { bus } = ports
   const { run } = bus
+  const kept = new Set<number>()
 
   async function head(): Promise<number> {
     const entry = await bus.getHead()
@@ -32,7 +35,21 @@ export function runBackend(ports: Ports, tokenizer: Tokenizer, signal: AbortSign
     if (version === undefined || Number(version) > newest) {
       throw unknownModel(model, [run, `${run}@0 (its base) to ${run}@${newest}, as far as they are kept`])
     }
+    await mustBeKept(Number(version))
     return Number(version)
+  }
+
+  /** Of old versions only the best and the last few are kept; actors asked for another would give up in the end. */
+  async function mustBeKept(version: number): Promise<void> {
+    if (kept.has(version)) return
+    const record = await bus.find('version', versionId(version))
+    try {
+      if (record) await bus.getBlob(record.message.data.adapter)
+    } catch (error) {
+      if (!(error instanceof BlobError)) throw error
+      throw unknownModel(`${run}@${version}`, [`${run}; the weights of version ${version} are not kept`])
+    }
+    kept.add(version)
   }
 
   async function taskOf(ask: Ask): Promise<{ id: string; task: Omit<Generate, 'cohort'> }> {
