@@ -166,6 +166,7 @@ describe('a model', () => {
     ],
     ['no messages', 400, 'messages', 'invalid_value', { messages: [] }],
     ['too many tokens', 400, 'max_tokens', 'invalid_value', { max_tokens: 513 }],
+    ['too many samples of that length', 400, 'max_tokens', 'invalid_value', { n: 64, max_tokens: 512 }],
     ['a wrong temperature', 400, 'temperature', 'invalid_value', { temperature: 3 }],
     ['what is not supported', 400, 'top_p', 'unsupported_parameter', { top_p: 0.5 }],
     [

@@ -1,4 +1,5 @@
 /** Why a model cannot be had, in one line that says what to place where. */
+import { basename } from 'node:path'
 import { HubApiError } from '@huggingface/hub'
 import { HubCache } from './cache.ts'
 import type { HubName } from './name.ts'
@@ -18,8 +19,7 @@ export const isAway = (error: unknown): boolean =>
 function remedy({ repo, revision }: HubName): string {
   const at = revision === 'main' ? '' : ` --revision ${revision}`
   const { folder } = new HubCache(repo)
-  const name = folder.split('/').at(-1)
-  return `on a machine that can reach it: huggingface-cli download ${repo}${at}, then copy its ~/.cache/huggingface/hub/${name} to ${folder}; or name a folder with --model`
+  return `on a machine that can reach it: huggingface-cli download ${repo}${at}, then copy its ~/.cache/huggingface/hub/${basename(folder)} to ${folder}; or name a folder with --model`
 }
 
 export const offlineError = (name: HubName): HubError =>

@@ -32,7 +32,13 @@ export const tokenLogprob = (text: string, logprob: number): TokenLogprob => ({
 
 export const finishReason = ({ finished }: Sample): 'stop' | 'length' => (finished ? 'stop' : 'length')
 
-export function usageOf({ generated: { promptTokens, samples } }: Answered) {
+export interface Usage {
+  readonly prompt_tokens: number
+  readonly completion_tokens: number
+  readonly total_tokens: number
+}
+
+export function usageOf({ generated: { promptTokens, samples } }: Answered): Usage {
   const completion = samples.reduce((sum, { tokens }) => sum + tokens.length, 0)
   return { prompt_tokens: promptTokens, completion_tokens: completion, total_tokens: promptTokens + completion }
 }
@@ -73,4 +79,9 @@ export function chunk(
   const logprobs = more.logprobs ? { content: more.logprobs, refusal: null } : null
   const choices = [{ index, delta, logprobs, finish_reason: more.finish ?? null }]
   return { id: head.id, object: 'chat.completion.chunk' as const, created: head.created, model, choices }
+}
+
+/** The last part of a streamed reply, for clients that ask for it. */
+export function usageChunk({ id, created }: ReplyHead, model: string, usage: Usage) {
+  return { id, object: 'chat.completion.chunk' as const, created, model, choices: [], usage }
 }

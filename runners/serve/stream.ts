@@ -1,7 +1,15 @@
 /** Tokens as they are sampled → the parts of a streamed reply. */
 import type { SampledToken } from '../../models/model.ts'
 import type { Answered } from './backend.ts'
-import { chunk, finishReason, tokenLogprob, type ReplyHead, type TokenLogprob } from './replies.ts'
+import {
+  chunk,
+  finishReason,
+  tokenLogprob,
+  usageChunk,
+  type ReplyHead,
+  type TokenLogprob,
+  type Usage,
+} from './replies.ts'
 
 interface Sent {
   text: string
@@ -39,8 +47,8 @@ export class ChatStream {
     this.#delta(sample, text)
   }
 
-  /** What was not sent yet, and how each sample ended. */
-  end(answered: Answered): void {
+  /** What was not sent yet, how each sample ended, and the usage where it is wanted. */
+  end(answered: Answered, usage: Usage | null): void {
     for (const [index, sample] of answered.generated.samples.entries()) {
       const sent = this.#samples[index]!
       if (this.tokenText) {
@@ -51,6 +59,7 @@ export class ChatStream {
       this.#delta(index, sample.text, sent.logprobs.length > 0)
       this.send(chunk(this.head, answered.model, index, {}, { finish: finishReason(sample) }))
     }
+    if (usage) this.send(usageChunk(this.head, answered.model, usage))
   }
 
   #delta(index: number, text: string, evenEmpty = false): void {
