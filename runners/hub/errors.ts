@@ -19,7 +19,7 @@ export const isAway = (error: unknown): boolean =>
 function remedy({ repo, revision }: HubName): string {
   const at = revision === 'main' ? '' : ` --revision ${revision}`
   const { folder } = new HubCache(repo)
-  return `on a machine that can reach it: huggingface-cli download ${repo}${at}, then copy its ~/.cache/huggingface/hub/${basename(folder)} to ${folder}; or name a folder with --model`
+  return `on a machine that can reach it: hf download ${repo}${at} (huggingface-cli in older releases), then copy its ~/.cache/huggingface/hub/${basename(folder)} to ${folder}; or name a folder with --model`
 }
 
 export const offlineError = (name: HubName): HubError =>

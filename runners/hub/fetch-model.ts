@@ -127,8 +127,9 @@ async function fetchFiles(
   let done = 0
   const get = async (file: HubFile): Promise<void> => {
     signal.throwIfAborted()
+    // Nothing is said of what is there already, but it counts.
+    if (existsSync(join(dir, file.path))) return void (done += file.size)
     const onBytes = (bytes: number) => onProgress({ name: access.repo, done: (done += bytes), total })
-    if (existsSync(join(dir, file.path))) return onBytes(file.size)
     await transfer(access, cache, file, onBytes)
     await cache.link(access.commit, file.path, file.hash.hex)
   }

@@ -92,6 +92,7 @@ function send(hub: HubServer, name: string, file: File, range: string | undefine
   to.writeHead(range ? 206 : 200, {
     etag: `"${file.bytes.length > LARGE ? file.sha256 : file.oid}"`,
     'content-length': part.length,
+    'x-repo-commit': COMMIT,
     ...(range && { 'content-range': `bytes ${from}-${end - 1}/${file.bytes.length}` }),
   })
   const { breakAt } = hub
