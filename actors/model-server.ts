@@ -145,7 +145,7 @@ export class ModelServer {
     const { samples, maxNewTokens, temperature, seed, also = [] } = data
     return [{ image: data.image, text: data.prompt }, ...also].map(({ image, text }, i) => ({
       key: i === 0 ? id : `${id}-also${i}`,
-      image: this.#image(image),
+      image: image === null ? null : this.#image(image),
       prompt: text,
       samples,
       maxNewTokens,

@@ -53,7 +53,8 @@ export const taskSchemas = {
   'judge.group': z.object({ step, group: idSchema, questions: idSchema, answers: idSchema.nullable() }),
   /** Sample. `cohort` groups requests that should share a forward pass; flushed early once `size` have arrived. */
   'model.generate': z.object({
-    image: blobSchema,
+    /** null = a prompt without an image. */
+    image: blobSchema.nullable(),
     prompt: z.string(),
     samples: z.number().int().min(1),
     maxNewTokens: z.number().int().min(1),

@@ -24,6 +24,12 @@ const modelSchema = z.strictObject({
   dir: path()
     .default('models/tiny')
     .describe('Folder of a Hugging Face checkpoint: config.json, *.safetensors, tokenizer'),
+  hub: z
+    .string()
+    .min(1)
+    .nullable()
+    .default(null)
+    .describe('Its name on the Hugging Face hub, owner/name@commit; null = the folder is not from there'),
   device: z
     .enum(DEVICES)
     .default('auto')

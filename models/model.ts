@@ -32,6 +32,19 @@ export interface Sample {
   readonly finished: boolean
 }
 
+/** A token as it is sampled, for whoever does not wait for the whole. */
+export interface SampledToken {
+  /** Index of the request in the call. */
+  readonly request: number
+  readonly sample: number
+  /** Index of the token in its sample. */
+  readonly position: number
+  readonly token: number
+  readonly logprob: number
+  /** Text of the sample so far, as far as later tokens cannot change it: the beginning of its final `text`. */
+  readonly text: string
+}
+
 export interface Generated {
   readonly samples: readonly Sample[]
   readonly promptTokens: number
@@ -78,7 +91,8 @@ export interface Model {
   trainable(): Weights
   /** Swap in other trainable weights of the same names and shapes; throws on a mismatch or a non-finite value. */
   load(weights: Weights): void
-  generate(requests: readonly GenerateRequest[]): Promise<readonly Generated[]>
+  /** `onToken` is told of every token of every sample at once, in the order of sampling. */
+  generate(requests: readonly GenerateRequest[], onToken?: (token: SampledToken) => void): Promise<readonly Generated[]>
   /** Logprobs of given completions under the current weights, one array per completion per group. */
   logprobs(groups: readonly PolicyGroup[]): Promise<readonly (readonly number[])[][]>
   policyGradient(groups: readonly PolicyGroup[], loss: GrpoConfig): Promise<PolicyGradient>

@@ -31,20 +31,39 @@ describe('the program, called from another folder', () => {
   test.concurrent('--help names every command', async ({ expect }) => {
     const { code, stdout } = await visplay('--help')
     expect(code).toBe(0)
-    for (const name of ['evolve', 'generate', 'eval', 'pretrain', 'verify', 'bench', 'tap', 'report', 'doctor']) {
+    for (const name of [
+      'evolve',
+      'generate',
+      'serve',
+      'eval',
+      'pretrain',
+      'verify',
+      'bench',
+      'tap',
+      'report',
+      'doctor',
+    ]) {
       expect(stdout).toContain(`  ${name} `)
     }
   })
 
-  test.concurrent.for(['evolve', 'generate', 'eval', 'pretrain', 'verify', 'bench', 'tap', 'report', 'doctor'])(
-    '%s --help has an example and --json',
-    async (name, { expect }) => {
-      const { code, stdout } = await visplay(name, '--help')
-      expect(code).toBe(0)
-      expect(stdout).toContain(`$ npx visplay ${name}`)
-      expect(stdout).toContain('--json')
-    },
-  )
+  test.concurrent.for([
+    'evolve',
+    'generate',
+    'serve',
+    'eval',
+    'pretrain',
+    'verify',
+    'bench',
+    'tap',
+    'report',
+    'doctor',
+  ])('%s --help has an example and --json', async (name, { expect }) => {
+    const { code, stdout } = await visplay(name, '--help')
+    expect(code).toBe(0)
+    expect(stdout).toContain(`$ npx visplay ${name}`)
+    expect(stdout).toContain('--json')
+  })
 
   test.concurrent.for<[string[], string]>([
     [['evolv'], `unknown command 'evolv' (Did you mean evolve?)`],

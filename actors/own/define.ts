@@ -10,6 +10,7 @@ import type { JudgeInput, JudgeOutput } from '../rewards/recipe.ts'
 import type { Similarity } from '../rewards/similarity.ts'
 
 export type { EventData, EventName, JudgeInput, JudgeOutput, LogRecord, Similarity, Task, TaskKind, TaskRef }
+export { llmAgreement } from '../llm/agreement.ts'
 export { countVotes } from '../rewards/vote.ts'
 export { normalizeAnswer } from '../rewards/normalize.ts'
 
@@ -73,10 +74,19 @@ export interface MachineActor extends About {
   machine(ports: Ports, context: ActorContext): AnyStateMachine
 }
 
+export interface JudgeContext {
+  readonly similarity: Similarity
+  /** Aborts when the judge is told to stop. */
+  readonly signal: AbortSignal
+  /** What the recipe of the run says of the same group. */
+  base(): Promise<JudgeOutput>
+  /** One line on the terminal of this judge. */
+  log(message: string): void
+}
+
 /** Judges in the place of the Judge of the run. */
 export interface JudgeDefinition extends Omit<About, 'role'> {
-  /** `base` is what the recipe of the run says of the same group. */
-  judge(input: JudgeInput, context: { similarity: Similarity; base(): Promise<JudgeOutput> }): Promise<JudgeOutput>
+  judge(input: JudgeInput, context: JudgeContext): Promise<JudgeOutput>
 }
 
 export type OwnActor =

@@ -31,7 +31,7 @@ export function replacedBy(actor: OwnActor): ReplaceableKind | null {
 export function startOwnActor(ports: Ports, actor: OwnActor, options: OwnActorOptions): RunActor {
   switch (actor.kind) {
     case 'judge':
-      return judge(ports, { ...options, recipe: asJudge(actor, options.recipe) })
+      return ownJudge(ports, actor, options)
     case 'task':
       return runActor(actor.role, taskMachine(ports, actor, options), ports)
     case 'log':
@@ -43,11 +43,26 @@ export function startOwnActor(ports: Ports, actor: OwnActor, options: OwnActorOp
   }
 }
 
-function asJudge({ name, version, judge: own }: Extract<OwnActor, { kind: 'judge' }>, recipe: Judge): Judge {
-  return {
+function ownJudge(
+  ports: Ports,
+  { name, version, judge: own }: Extract<OwnActor, { kind: 'judge' }>,
+  options: OwnActorOptions,
+): RunActor {
+  const { recipe: base, log } = options
+  const stopping = new AbortController()
+  const { signal } = stopping
+  const recipe: Judge = {
     name,
     version,
-    judge: (input, similarity) => own(input, { similarity, base: () => recipe.judge(input, similarity) }),
+    judge: (input, similarity) => own(input, { similarity, signal, log, base: () => base.judge(input, similarity) }),
+  }
+  const running = judge(ports, { ...options, recipe })
+  return {
+    ...running,
+    stop: () => {
+      stopping.abort()
+      return running.stop()
+    },
   }
 }
 

@@ -31,6 +31,8 @@ export interface GenerationModel {
   prefill(feeds: TensorMap): Promise<TensorMap>
   /** The same for the tokens that were sampled. */
   decode(feeds: TensorMap): Promise<TensorMap>
+  /** Told of a sample whenever it has one more token; `index` is that among the samples of its prompt. */
+  readonly onToken?: (prompt: PromptRequest, index: number, sampled: SampledTokens) => void
 }
 
 export interface PromptRequest {
@@ -269,6 +271,7 @@ function branch(model: GenerationModel, parents: readonly Omit<Node, 'token'>[],
       sample.tokens.push(token)
       sample.logprobs.push(Number(logprobs.data[row * most + g]))
       sample.finished = model.endTokens.has(token)
+      model.onToken?.(sample.prompt, sample.index, sample)
       if (sample.finished || sample.tokens.length >= sample.prompt.maxNewTokens) return
       const list = children.get(token)
       if (list) list.push(sample)

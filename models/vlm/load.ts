@@ -2,7 +2,15 @@
 import { Worker } from 'node:worker_threads'
 import { checkSameShapes } from './weights.ts'
 import type { GrpoConfig } from '../losses/grpo-config.ts'
-import type { GenerateRequest, Generated, ImageSource, Model, PolicyGradient, PolicyGroup } from '../model.ts'
+import type {
+  GenerateRequest,
+  Generated,
+  ImageSource,
+  Model,
+  PolicyGradient,
+  PolicyGroup,
+  SampledToken,
+} from '../model.ts'
 import type { Weights } from '../tensor.ts'
 import type { LoadOptions } from './load-options.ts'
 import type { Call, FromWorker, Keyed, ToWorker, WorkerStart } from './worker-messages.ts'
@@ -28,6 +36,7 @@ export function loadModel(dir: string, options: LoadOptions = {}): Promise<Model
 
 interface Pending {
   readonly images: ReadonlyMap<string, ImageSource>
+  readonly onToken: ((token: SampledToken) => void) | undefined
   resolve(value: unknown): void
   reject(error: Error): void
 }
@@ -67,8 +76,12 @@ class RemoteModel implements Model {
     this.#call({ method: 'load', weights }, []).catch(() => undefined)
   }
 
-  generate(requests: readonly GenerateRequest[]): Promise<readonly Generated[]> {
-    return this.#call({ method: 'generate', requests: requests.map(keyed) }, requests)
+  generate(
+    requests: readonly GenerateRequest[],
+    onToken?: (token: SampledToken) => void,
+  ): Promise<readonly Generated[]> {
+    const call: Call = { method: 'generate', requests: requests.map(keyed), listen: onToken !== undefined }
+    return this.#call(call, requests, onToken)
   }
 
   logprobs(groups: readonly PolicyGroup[]): Promise<readonly (readonly number[])[][]> {
@@ -85,12 +98,16 @@ class RemoteModel implements Model {
     await this.worker.terminate()
   }
 
-  #call<T>(call: Call, items: readonly { readonly image: ImageSource | null }[]): Promise<T> {
+  #call<T>(
+    call: Call,
+    items: readonly { readonly image: ImageSource | null }[],
+    onToken?: (token: SampledToken) => void,
+  ): Promise<T> {
     if (this.#gone) return Promise.reject(this.#gone)
     const id = this.#next++
     const images = new Map(items.flatMap(({ image }) => (image ? [[image.key, image] as const] : [])))
     return new Promise((resolve, reject) => {
-      this.#pending.set(id, { images, resolve: resolve as (value: unknown) => void, reject })
+      this.#pending.set(id, { images, onToken, resolve: resolve as (value: unknown) => void, reject })
       this.#send({ kind: 'call', id, call })
     })
   }
@@ -103,6 +120,8 @@ class RemoteModel implements Model {
     switch (message.kind) {
       case 'need':
         return void this.#provide(message.key)
+      case 'token':
+        return this.#pending.get(message.id)?.onToken?.(message.token)
       case 'result':
         this.#take(message.id)?.resolve(message.value)
         return

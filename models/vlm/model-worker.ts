@@ -36,10 +36,13 @@ const withImage = <T>(item: Keyed<T>): Omit<T, 'image'> & { image: ImageSource |
   image: item.image && remoteImage(item.image),
 })
 
-async function serve(model: Model, call: Call): Promise<unknown> {
+async function serve(model: Model, id: number, call: Call): Promise<unknown> {
   switch (call.method) {
     case 'generate':
-      return model.generate(call.requests.map(withImage))
+      return model.generate(
+        call.requests.map(withImage),
+        call.listen ? (token) => send({ kind: 'token', id, token }) : undefined,
+      )
     case 'logprobs':
       return model.logprobs(call.groups.map(withImage))
     case 'policyGradient':
@@ -59,7 +62,7 @@ function receive(model: Model, message: ToWorker): void {
     const { id, call } = message
     tail = tail.then(async () => {
       try {
-        send({ kind: 'result', id, value: await serve(model, call) })
+        send({ kind: 'result', id, value: await serve(model, id, call) })
       } catch (error) {
         send({ kind: 'error', id, error })
       }

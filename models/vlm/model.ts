@@ -1,9 +1,17 @@
 /** A vision-language model as a `Model`: text and pictures in, completions and gradients out. Runs on the calling thread. */
 import { LRUCache } from 'lru-cache'
-import { generate, type ImageRequests } from '../generate/generate.ts'
+import { generate, type GenerationModel, type ImageRequests } from '../generate/generate.ts'
 import { fullGrpoConfig, type GrpoConfig } from '../losses/grpo-config.ts'
 import { addMetrics } from '../losses/metrics.ts'
-import type { GenerateRequest, Generated, ImageSource, Model, PolicyGradient, PolicyGroup } from '../model.ts'
+import type {
+  GenerateRequest,
+  Generated,
+  ImageSource,
+  Model,
+  PolicyGradient,
+  PolicyGroup,
+  SampledToken,
+} from '../model.ts'
 import { packedLength, packTrees, type TreeRoot } from '../tree/pack.ts'
 import { f32, type HostTensor, type Weights } from '../tensor.ts'
 import { addWeights, checkSameShapes } from './weights.ts'
@@ -84,12 +92,15 @@ export class VlmModel implements Model {
     if (this.#visionTrained) this.#features.clear()
   }
 
-  async generate(requests: readonly GenerateRequest[]): Promise<readonly Generated[]> {
+  async generate(
+    requests: readonly GenerateRequest[],
+    onToken?: (token: SampledToken) => void,
+  ): Promise<readonly Generated[]> {
     const results = new Array<Generated>(requests.length)
     const planned = await this.#plan(requests)
     const length = ({ root, entries }: Planned<GenerateRequest>) =>
       entries.reduce((n, { item }) => n + item.samples * item.maxNewTokens, packedLength(root))
-    for (const batch of batches(planned, length, this.#generateTokens)) await this.#generate(batch, results)
+    for (const batch of batches(planned, length, this.#generateTokens)) await this.#generate(batch, results, onToken)
     return results
   }
 
@@ -150,7 +161,11 @@ export class VlmModel implements Model {
     return Math.max(LEAST_TRAIN_TOKENS, Math.floor(ACTIVATION_BYTES / bytes))
   }
 
-  async #generate(batch: readonly Planned<GenerateRequest>[], results: Generated[]): Promise<void> {
+  async #generate(
+    batch: readonly Planned<GenerateRequest>[],
+    results: Generated[],
+    onToken?: (token: SampledToken) => void,
+  ): Promise<void> {
     const { roots, image } = await this.#assemble(batch, false)
     const requests: ImageRequests[] = batch.map(({ entries }, i) => ({
       ...roots[i]!,
@@ -158,7 +173,9 @@ export class VlmModel implements Model {
     }))
     const hidden = this.#architecture.text.hiddenSize
     const features = image.kind === 'given' ? image.features : f32(new Float32Array(hidden), [1, hidden])
-    const sampled = await generate(this.network.generation(), requests, features)
+    const indices = batch.map(({ entries }) => entries.map(({ index }) => index))
+    const listening = onToken && { onToken: this.#listener(requests, indices, onToken) }
+    const sampled = await generate({ ...this.network.generation(), ...listening }, requests, features)
     batch.forEach(({ entries }, i) => {
       entries.forEach(({ index }, p) => {
         results[index] = {
@@ -170,6 +187,21 @@ export class VlmModel implements Model {
         }
       })
     })
+  }
+
+  /** Names tokens by the request that they belong to, and decodes what they have become. */
+  #listener(
+    images: readonly ImageRequests[],
+    indices: readonly (readonly number[])[],
+    onToken: (token: SampledToken) => void,
+  ): NonNullable<GenerationModel['onToken']> {
+    const requests = new Map(images.flatMap(({ prompts }, i) => prompts.map((p, k) => [p, indices[i]![k]!] as const)))
+    return (prompt, sample, { tokens, logprobs }) => {
+      const position = tokens.length - 1
+      const text = settledText(this.processor.tokenizer.decode(tokens, { skipSpecialTokens: true }))
+      const [token, logprob] = [tokens[position]!, logprobs[position]!]
+      onToken({ request: requests.get(prompt)!, sample, position, token, logprob, text })
+    }
   }
 
   /** Token trees of items, those about one picture together. */
@@ -247,3 +279,6 @@ export class VlmModel implements Model {
     return stackRows(images.map(({ key }) => found.get(key)!))
   }
 }
+
+/** Spaces at the end may be cut off, and the beginning of a character has no text yet. */
+const settledText = (text: string): string => text.trimStart().replace(/[\s\uFFFD]+$/, '')

@@ -1,5 +1,5 @@
 /** What passes between a model's thread and its caller. Both ends are this process, so types suffice. */
-import type { GenerateRequest, Model, PolicyGroup } from '../model.ts'
+import type { GenerateRequest, Model, PolicyGroup, SampledToken } from '../model.ts'
 import type { GrpoConfig } from '../losses/grpo-config.ts'
 import type { Weights } from '../tensor.ts'
 import type { LoadOptions } from './load-options.ts'
@@ -11,7 +11,12 @@ export interface ImageKey {
 export type Keyed<T> = Omit<T, 'image'> & { readonly image: ImageKey | null }
 
 export type Call =
-  | { readonly method: 'generate'; readonly requests: readonly Keyed<GenerateRequest>[] }
+  | {
+      readonly method: 'generate'
+      readonly requests: readonly Keyed<GenerateRequest>[]
+      /** Whether somebody wants to hear of every token. */
+      readonly listen: boolean
+    }
   | { readonly method: 'logprobs'; readonly groups: readonly Keyed<PolicyGroup>[] }
   | { readonly method: 'policyGradient'; readonly groups: readonly Keyed<PolicyGroup>[]; readonly loss: GrpoConfig }
   | { readonly method: 'load'; readonly weights: Weights }
@@ -32,6 +37,7 @@ export type FromWorker =
   | { readonly kind: 'result'; readonly id: number; readonly value: unknown }
   | { readonly kind: 'error'; readonly id: number; readonly error: unknown }
   | { readonly kind: 'need'; readonly key: string }
+  | { readonly kind: 'token'; readonly id: number; readonly token: SampledToken }
 
 export interface WorkerStart {
   readonly dir: string

@@ -15,7 +15,7 @@ import type { Output } from './output.ts'
 import { chosenRun } from './run-folder.ts'
 import { accessOf, withServer, type ServerOptions } from './server-options.ts'
 
-const TEMPLATES = ['judge', 'filter', 'reward', 'critic', 'evaluator'] as const
+const TEMPLATES = ['judge', 'llm-judge', 'filter', 'reward', 'critic', 'evaluator'] as const
 type Template = (typeof TEMPLATES)[number]
 
 interface Options extends CommonOptions, ServerOptions {
@@ -31,6 +31,7 @@ export function command(): Command {
   ].join('\n')
   const actor = newCommand('actor', about, [
     ['--new judge', 'writes my-judge.ts to begin with'],
+    ['--new llm-judge', 'one that asks a language model (LLM_JUDGE_URL, LLM_JUDGE_MODEL, LLM_JUDGE_KEY)'],
     ['./my-judge.ts', 'judges in the newest run here, from now on'],
     ['./my-critic.ts --run my-run', 'reads along in a run'],
     ['./my-judge.ts --nats nats://host:4222 --creds worker.creds', 'in a run of another machine'],

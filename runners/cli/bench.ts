@@ -1,10 +1,11 @@
 /** `visplay bench`: speed and memory of this machine. */
 import { type Command, Option } from 'commander'
-import { resolve } from 'node:path'
 import { ARCHITECTURES, type Architecture } from '../bench/architectures.ts'
 import type { BenchRow } from '../bench/bench.ts'
 import { BUS_PARTS, type BusPart } from '../bench/bus/parts.ts'
 import { interruptible } from './interrupt.ts'
+import { modelDir } from './model-dir.ts'
+import { MODEL } from './model-options.ts'
 import { type CommonOptions, integer, newCommand } from './options.ts'
 import { createOutput, type Output } from './output.ts'
 import { UsageError } from './fail.ts'
@@ -38,7 +39,7 @@ export function command(): Command {
     ['--bus', 'the bus, all parts, about ten minutes'],
     ['--bus scale broadcast --actors 16 --json', 'some parts'],
   ])
-    .option('--model <dir>', 'folder of a Hugging Face checkpoint of the SmolVLM family')
+    .option('--model <dir>', MODEL)
     .addOption(new Option('--arch <name>', 'only this architecture').choices(ARCHITECTURES))
     .option('--quick', 'fewer repetitions and only the small picture')
     .option('--threads <n>', 'CPU threads; 0 = the cores of the machine', integer(0), 0)
@@ -60,6 +61,7 @@ async function run({ model, arch, quick, threads, json, bus, actors }: Options):
     import('../bench/bench.ts'),
     import('../bench/subjects.ts'),
   ])
+  const dir = model === undefined ? undefined : (await modelDir(model)).dir
   await interruptible(async (signal) => {
     const options = { threads, repeats: quick ? 1 : 3, signal, onNote: output.note }
     const start = performance.now()
@@ -69,7 +71,7 @@ async function run({ model, arch, quick, threads, json, bus, actors }: Options):
     const chosen = {
       quick: quick === true,
       ...(arch && { architecture: arch }),
-      ...(model !== undefined && { dir: resolve(model) }),
+      ...(dir !== undefined && { dir }),
     }
     for await (const subject of subjects(chosen, output.note)) {
       for await (const row of benchSubject(subject, Number(gemm.gflopsPerCore), options)) {

@@ -3,6 +3,7 @@ import type { Command } from 'commander'
 import { resolve } from 'node:path'
 import type { EvalScore } from '../../actors/scoring.ts'
 import { interruptible } from './interrupt.ts'
+import { modelDir } from './model-dir.ts'
 import { modelOptions, openModel } from './model-options.ts'
 import type { ModelOptions } from './model-options.ts'
 import { integer, newCommand } from './options.ts'
@@ -43,8 +44,9 @@ async function run(options: Options): Promise<void> {
     import('../eval/evaluate-model.ts'),
   ])
   const questions = (await readEvalSet(resolve(options.data))).slice(0, options.limit)
-  const { prompts, generation } = loadConfig({ flags: [{ key: 'model.dir', value: options.model, flag: '--model' }] })
-  const model = await openModel(options)
+  const { dir } = await modelDir(options.model)
+  const { prompts, generation } = loadConfig({ flags: [{ key: 'model.dir', value: dir, flag: '--model' }] })
+  const model = await openModel({ ...options, model: dir })
   try {
     const score = await interruptible((signal) =>
       evaluateModel(model, questions, {

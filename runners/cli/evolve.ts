@@ -5,9 +5,12 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { DEVICES } from '../../configs/devices.ts'
 import type { Config } from '../../configs/schema.ts'
+import type { ResolvedModel } from '../hub/resolve-model.ts'
 import type { EvolveEvent } from './events.ts'
 import { UsageError } from './fail.ts'
 import { interruptible } from './interrupt.ts'
+import { modelDir } from './model-dir.ts'
+import { MODEL } from './model-options.ts'
 import { collect, newCommand } from './options.ts'
 import type { CommonOptions } from './options.ts'
 import { createOutput } from './output.ts'
@@ -16,6 +19,7 @@ import { createProgress } from './progress.ts'
 import { defaultRunFolder, findRun } from './run-folder.ts'
 
 interface Options extends CommonOptions {
+  readonly model?: string
   readonly preset?: string
   readonly config?: string
   readonly set?: string[]
@@ -26,7 +30,6 @@ interface Options extends CommonOptions {
 
 /** Flags that are short for a key of the configuration: option name → key. */
 const FLAGS: Readonly<Record<string, string>> = {
-  model: 'model.dir',
   images: 'images.dir',
   eval: 'eval.file',
   evalClean: 'eval.clean',
@@ -54,14 +57,14 @@ export function command(): Command {
   ].join('\n')
   return newCommand('evolve', about, [
     ['', 'the tiny model, about 5 minutes on two cores'],
-    ['--images ~/photos --model ./SmolVLM-256M-Instruct', 'your images, a published checkpoint'],
+    ['--images ~/photos --model HuggingFaceTB/SmolVLM-256M-Instruct', 'your images, a published checkpoint'],
     ['--seed 2 --steps 40 --set optimizer.lr=1e-5', 'other settings'],
     ['--images ~/photos --eval held-out.jsonl --out /data/run1', 'with accuracy before and after'],
     ['--recipe majority-vote --stop-on-alarm', 'another recipe; ends when it collapses'],
     ['--resume my-run', 'go on after Ctrl-C or a crash'],
     ['--print-config', 'every setting, its meaning and what it takes'],
   ])
-    .option('--model <dir>', 'folder of a Hugging Face checkpoint [model.dir]')
+    .option('--model <dir>', `${MODEL} [model.dir]`)
     .option('--images <dir>', 'folder of unlabelled images, searched deeply [images.dir]')
     .option('--eval <file>', 'held-out JSONL: {"image", "question", "answer" | "answers", "type"?} [eval.file]')
     .option('--eval-clean <file>', 'second held-out JSONL, of the known domain [eval.clean]')
@@ -122,22 +125,40 @@ async function configOf(options: Options): Promise<Config & { run: string; out: 
   const { loadConfig, readConfig } = await import('../../configs/load.ts')
   const flags = Object.entries(FLAGS).map(([option, key]) => ({ key, ...flagOf(option, options[option]) }))
   if (options.resume !== undefined) {
-    const given =
-      flags.find(({ value }) => value !== undefined)?.flag ?? (options.set || options.config ? '--set' : null)
+    const given = [
+      ...flags.flatMap(({ value, flag }) => (value === undefined ? [] : [flag])),
+      ...(options.model === undefined ? [] : ['--model']),
+      ...(options.set || options.config ? ['--set'] : []),
+    ][0]
     if (given) throw new UsageError(`${given} cannot change a run that is resumed; start a new one instead`)
     const out = findRun(options.resume)
     const config = readConfig(join(out, 'config.yaml'))
     // The folder may have been moved since.
-    return { ...config, run: config.run!, out }
+    return { ...config, model: await present(config.model), run: config.run!, out }
   }
   const { preset, config: file, set: sets = [] } = options
-  const config = loadConfig({ ...(preset === undefined ? {} : { preset }), file, sets, flags })
+  const load = (more: typeof flags) =>
+    loadConfig({ ...(preset === undefined ? {} : { preset }), file, sets, flags: [...flags, ...more] })
+  const named = options.model ?? load([]).model.hub
+  const config = load(named === null ? [] : modelFlags(await modelDir(named), `--model ${named}`))
   const run = config.run ?? nameOfNow()
   const out = config.out ?? defaultRunFolder(run)
   if (existsSync(join(out, 'config.yaml'))) {
     throw new UsageError(`${out} holds a run already; go on with "--resume ${out}" or choose another --out`)
   }
   return { ...config, run, out }
+}
+
+/** A folder of the user's, or one of the cache with the name and the commit that it is a copy of. */
+const modelFlags = ({ dir, hub }: ResolvedModel, flag: string) => [
+  { key: 'model.dir', value: dir, flag },
+  { key: 'model.hub', value: hub, flag },
+]
+
+/** A checkpoint from the hub that the cache has lost since is fetched again: the very commit. */
+async function present(model: Config['model']): Promise<Config['model']> {
+  if (model.hub === null || existsSync(model.dir)) return model
+  return { ...model, dir: (await modelDir(model.hub)).dir }
 }
 
 const NUMBERS: ReadonlySet<string> = new Set(['seed', 'steps', 'threads', 'port'])

@@ -2,10 +2,11 @@
 import type { Command } from 'commander'
 import { InvalidArgumentError, Option } from 'commander'
 import { homedir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { join } from 'node:path'
 import { DEVICES, type Device } from '../../configs/devices.ts'
 import type { Joinable, JoinEvent } from '../join/join.ts'
 import { interruptible } from './interrupt.ts'
+import { modelDir } from './model-dir.ts'
 import { integer, newCommand } from './options.ts'
 import type { CommonOptions } from './options.ts'
 import { createOutput } from './output.ts'
@@ -43,7 +44,10 @@ export function command(): Command {
     )
     .addOption(new Option('--device <name>', 'where to compute').choices(DEVICES).default('auto'))
     .option('--threads <n>', 'CPU threads; 0 = the cores of the machine', integer(0), 0)
-    .option('--model <dir>', 'folder of the checkpoint that the run began with; fetched from the run if left out')
+    .option(
+      '--model <dir>',
+      'the checkpoint that the run began with: a folder, or owner/name[@revision] of the hub; from the run if left out',
+    )
     .action(run)
 }
 
@@ -76,7 +80,7 @@ async function run(server: string, options: Options): Promise<void> {
     else output.text(line)
   }
   const { device, threads, actors } = options
-  const model = options.model === undefined ? null : resolve(options.model)
+  const model = options.model === undefined ? null : (await modelDir(options.model)).dir
   await interruptible((signal) =>
     joinRun({ access, run: options.run, actors, device, threads, model, cache, show, signal }),
   )

@@ -11,6 +11,7 @@ interface Entry {
 const COMMANDS: Readonly<Record<string, Entry>> = {
   evolve: { summary: 'improve a model from unlabelled images (npm start)', load: () => import('./evolve.ts') },
   generate: { summary: 'answer one prompt about images', load: () => import('./generate.ts') },
+  serve: { summary: 'an OpenAI-compatible server of a model or a run', load: () => import('./serve.ts') },
   eval: { summary: 'measure a model on questions with known answers', load: () => import('./eval.ts') },
   pretrain: { summary: 'train the tiny model from nothing', load: () => import('./pretrain.ts') },
   verify: { summary: 'recompute a folder of reference outputs', load: () => import('./verify.ts') },

@@ -5,6 +5,7 @@ import { resolve } from 'node:path'
 import { DEVICES } from '../../configs/devices.ts'
 import type { Device } from '../../configs/devices.ts'
 import type { Model } from '../../models/model.ts'
+import { modelDir } from './model-dir.ts'
 import { integer } from './options.ts'
 
 export interface ModelOptions {
@@ -14,9 +15,12 @@ export interface ModelOptions {
   readonly threads: number
 }
 
+/** What `--model` takes. */
+export const MODEL = 'folder of a Hugging Face checkpoint, or its name on the hub: owner/name[@revision]'
+
 export function modelOptions(command: Command): Command {
   return command
-    .requiredOption('--model <dir>', 'folder of a Hugging Face checkpoint')
+    .requiredOption('--model <dir>', MODEL)
     .option('--adapter <dir>', 'folder of a PEFT adapter for it')
     .addOption(new Option('--device <name>', 'where to compute').choices(DEVICES).default('auto'))
     .option('--threads <n>', 'CPU threads; 0 = the cores of the machine', integer(0), 0)
@@ -24,6 +28,6 @@ export function modelOptions(command: Command): Command {
 
 /** Loads the model that the options name. The caller disposes it. */
 export async function openModel({ model, adapter, device, threads }: ModelOptions): Promise<Model> {
-  const { loadModel } = await import('../../models/vlm/load.ts')
-  return loadModel(resolve(model), { device, threads, ...(adapter === undefined ? {} : { adapter: resolve(adapter) }) })
+  const [{ loadModel }, { dir }] = await Promise.all([import('../../models/vlm/load.ts'), modelDir(model)])
+  return loadModel(dir, { device, threads, ...(adapter === undefined ? {} : { adapter: resolve(adapter) }) })
 }

@@ -34,7 +34,9 @@ export class BaseCheckpointError extends Error {
 
 /** Publishes which files the checkpoint folder has, and the files themselves when `upload`, or when they are small. */
 export async function shareCheckpoint(bus: Bus, dir: string, upload: boolean): Promise<Manifest> {
-  const names = (await readdir(dir, { withFileTypes: true })).filter((e) => e.isFile() && isCheckpointFile(e.name))
+  const entries = await readdir(dir, { withFileTypes: true })
+  // In the cache of the hub, files are links.
+  const names = entries.filter((e) => (e.isFile() || e.isSymbolicLink()) && isCheckpointFile(e.name))
   const sizes = await Promise.all(names.map(({ name }) => stat(join(dir, name))))
   const shared = upload || sizes.reduce((sum, { size }) => sum + size, 0) <= SMALL_CHECKPOINT
   const files: Manifest['files'] = []

@@ -53,7 +53,7 @@ export async function writeCheckpoint(
   const adapter = { shape: model.lora, weights }
   try {
     if (model.train !== 'lora') await writeWhole(partial, weights, model.dir)
-    else if (kind === 'trained') await writeAdapter(partial, adapter, model.dir)
+    else if (kind === 'trained') await writeAdapter(partial, adapter, model.hub?.replace(/@.*/, '') ?? model.dir)
     else await writeWhole(partial, await mergedLayers(adapter, model.dir), model.dir)
     await rm(to, { recursive: true, force: true })
     await rename(partial, to)
@@ -80,7 +80,9 @@ async function mergedLayers(adapter: Adapter, base: string): Promise<Weights> {
 /** Everything of the base but its weights, and the new weights under the names that the base has for them. */
 async function writeWhole(to: string, weights: Weights, base: string): Promise<void> {
   for (const entry of await readdir(base, { withFileTypes: true })) {
-    if (entry.isFile() && !WEIGHTS.test(entry.name)) await cp(join(base, entry.name), join(to, entry.name))
+    if (!(entry.isFile() || entry.isSymbolicLink()) || WEIGHTS.test(entry.name)) continue
+    // In the cache of the hub, files are links.
+    await cp(join(base, entry.name), join(to, entry.name), { dereference: true })
   }
   const checkpoint = await openCheckpoint(base)
   try {
