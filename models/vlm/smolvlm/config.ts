@@ -45,7 +45,14 @@ export interface SmolVlmConfig {
 
 export const modelTypes = ['smolvlm', 'idefics3'] as const
 
-const count = z.int().positive()
+/** Bounds far above every published model, so that no loop or table follows from a hostile number. */
+const count = z
+  .int()
+  .positive()
+  .max(2 ** 24)
+const few = z.int().positive().max(1024)
+const epsilon = z.number().positive().max(1)
+const theta = z.number().min(1).max(1e12)
 const tokenId = z.int().nonnegative()
 /** Explicit null means the default, as in transformers. */
 const or = <S extends z.ZodType, D>(schema: S, fallback: D) => schema.nullish().transform((value) => value ?? fallback)
@@ -61,15 +68,15 @@ const side = z.union([
 const textSchema = z.looseObject({
   model_type: only('llama'),
   hidden_size: or(count, 4096),
-  num_hidden_layers: or(count, 32),
-  num_attention_heads: or(count, 32),
-  num_key_value_heads: count.nullish(),
-  head_dim: count.nullish(),
+  num_hidden_layers: or(few, 32),
+  num_attention_heads: or(few, 32),
+  num_key_value_heads: few.nullish(),
+  head_dim: few.nullish(),
   intermediate_size: or(count, 11008),
   vocab_size: or(count, 32000),
-  rms_norm_eps: or(z.number().positive(), 1e-6),
-  rope_theta: z.number().positive().nullish(),
-  rope_parameters: z.looseObject({ rope_theta: z.number().positive().nullish(), rope_type: only('default') }).nullish(),
+  rms_norm_eps: or(epsilon, 1e-6),
+  rope_theta: theta.nullish(),
+  rope_parameters: z.looseObject({ rope_theta: theta.nullish(), rope_type: only('default') }).nullish(),
   rope_scaling: z.looseObject({ rope_type: only('default'), type: only('default') }).nullish(),
   hidden_act: only('silu'),
   attention_bias: only(false),
@@ -80,13 +87,13 @@ const textSchema = z.looseObject({
 
 const visionSchema = z.looseObject({
   hidden_size: or(count, 1152),
-  num_hidden_layers: or(count, 12),
-  num_attention_heads: or(count, 16),
+  num_hidden_layers: or(few, 12),
+  num_attention_heads: or(few, 16),
   intermediate_size: or(count, 3072),
   num_channels: or(z.literal(3), 3),
   patch_size: or(side, 32),
   image_size: or(side, 224),
-  layer_norm_eps: or(z.number().positive(), 1e-6),
+  layer_norm_eps: or(epsilon, 1e-6),
   hidden_act: only('gelu_pytorch_tanh'),
 })
 
@@ -96,7 +103,7 @@ const configSchema = z.looseObject({
   // Without a text config, these two classes override Llama's epsilon.
   text_config: or(textSchema, textSchema.parse({ rms_norm_eps: 1e-5 })),
   vision_config: or(visionSchema, visionSchema.parse({})),
-  scale_factor: or(count, 2),
+  scale_factor: or(few, 2),
   image_token_id: or(tokenId, 128_257),
   tie_word_embeddings: or(z.boolean(), false),
   pad_token_id: tokenId.nullish(),
@@ -116,9 +123,12 @@ export async function loadSmolVlmConfig(dir: string): Promise<SmolVlmConfig> {
   const file = join(dir, 'config.json')
   const { model_type: type } = await readJson(file, modelTypeSchema)
   if (!modelTypes.some((known) => known === type)) {
-    throw new CheckpointError(`model_type "${type}" is not of this family (supported: ${modelTypes.join(', ')})`, {
-      file,
-    })
+    throw new CheckpointError(
+      `model_type "${type}" is not of this family (supported: ${modelTypes.join(', ')}); use another checkpoint`,
+      {
+        file,
+      },
+    )
   }
   const raw = await readJson(file, configSchema)
   const generation = await readJsonIfPresent(join(dir, 'generation_config.json'), generationSchema)
@@ -165,11 +175,16 @@ function checkDimensions({ text, vision, scaleFactor }: SmolVlmConfig, file: str
   const relations: [ok: boolean, what: string][] = [
     [text.heads % text.kvHeads === 0, `${text.heads} attention heads over ${text.kvHeads} key/value heads`],
     [text.headDim % 2 === 0, `rotary embedding of an odd head_dim ${text.headDim}`],
+    [text.headDim >= 2 && text.headDim <= 1024, `head_dim ${text.headDim}`],
     [vision.hidden % vision.heads === 0, `vision hidden_size ${vision.hidden} over ${vision.heads} heads`],
     [
       Math.floor(vision.image / vision.patch) % scaleFactor === 0 && vision.image >= vision.patch,
       `${Math.floor(vision.image / vision.patch)} patches a side (image ${vision.image}, patch ${vision.patch}) over scale_factor ${scaleFactor}`,
     ],
   ]
-  for (const [ok, what] of relations) if (!ok) throw new CheckpointError(`impossible sizes: ${what}`, { file })
+  for (const [ok, what] of relations) {
+    if (!ok) {
+      throw new CheckpointError(`impossible sizes: ${what}; use the config.json that belongs to the weights`, { file })
+    }
+  }
 }

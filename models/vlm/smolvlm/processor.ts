@@ -4,13 +4,13 @@ import { join } from 'node:path'
 import { z } from 'zod'
 import { loadChatTemplate, renderChat, type ChatMessage, type ChatTemplate } from '../../io/chat-template.ts'
 import { CheckpointError } from '../../io/checkpoint-error.ts'
-import { decodeImage } from '../../io/image.ts'
+import { decodeImage, ImageError } from '../../io/image.ts'
 import { readJsonIfPresent } from '../../io/json-file.ts'
 import type { Filter } from '../../io/pil-resize.ts'
 import { loadTokenizer, type Tokenizer } from '../../io/tokenizer.ts'
 import type { SmolVlmConfig } from './config.ts'
 import { expandImages, fakeToken, imageToken, plainText, PromptError } from './prompt.ts'
-import { tileImage, type ImageSettings, type ProcessedImage, type TileGrid } from './tiles.ts'
+import { maxSide, mostTiles, tileImage, type ImageSettings, type ProcessedImage, type TileGrid } from './tiles.ts'
 
 /** Token ids of a prompt, cut so that all prompts about one picture share `prefix`. */
 export interface SplitPrompt {
@@ -35,7 +35,12 @@ const filters: Readonly<Record<number, Filter>> = { 1: 'lanczos', 2: 'bilinear',
 
 const half = [0.5, 0.5, 0.5]
 const channels = z.union([z.array(z.number()).length(3), z.number().transform((value) => [value, value, value])])
-const side = z.int().positive()
+const side = z
+  .int()
+  .positive()
+  .max(2 ** 16)
+/** Positions of the text model: what one picture may take at most. */
+const MOST_TOKENS = 8192
 /** Explicit null means the default, as in transformers. */
 const dropNulls = (value: unknown) =>
   typeof value === 'object' && value !== null
@@ -54,7 +59,7 @@ const imageFields = z.looseObject({
   rescale_factor: z.number().default(1 / 255),
   do_normalize: z.boolean().default(true),
   image_mean: channels.default(half),
-  image_std: channels.default(half),
+  image_std: channels.refine((std) => std.every((value) => value !== 0), 'not 0').default(half),
 })
 const imageSchema = z.preprocess(dropNulls, imageFields)
 const processorSchema = z.looseObject({ image_seq_len: side.default(169), image_processor: imageSchema.optional() })
@@ -95,7 +100,10 @@ export class SmolVlmProcessor {
   /** Decode and tile one encoded picture. Throws an `ImageError` that carries `name`. */
   async processImage(bytes: Uint8Array, name?: string): Promise<ProcessedImage> {
     const image = await decodeImage(bytes, name === undefined ? {} : { name })
-    return tileImage(image, this.settings)
+    const tiles = mostTiles(image, this.settings)
+    if (tiles * this.imageSeqLen <= MOST_TOKENS) return tileImage(image, this.settings)
+    const size = `${image.width}×${image.height}`
+    throw new ImageError(name ?? 'of unknown name', `${size} pixels become ${tiles} tiles, too many for this model`)
   }
 
   /** The prompt of one user turn, the picture first; names of special tokens are removed from `text`. */
@@ -192,17 +200,23 @@ function imageSettings(image: z.output<typeof imageSchema>): ImageSettings {
 function checkFit(
   dir: string,
   { text, vision, scaleFactor, imageTokenId }: SmolVlmConfig,
-  { tile }: ImageSettings,
+  settings: ImageSettings,
   imageSeqLen: number,
   tokenizer: Tokenizer,
 ): void {
+  const { tile } = settings
   const made = (Math.floor(tile / vision.patch) / scaleFactor) ** 2
   if (made !== imageSeqLen) {
     const reason = `image_seq_len is ${imageSeqLen}, but a tile of ${tile} pixels gives ${made} image tokens`
     throw new CheckpointError(reason, { file: join(dir, 'processor_config.json') })
   }
+  const tiles = settings.size === null ? 1 : mostTiles({ width: maxSide, height: maxSide }, settings)
+  if (tiles * imageSeqLen > MOST_TOKENS) {
+    const reason = `a picture would become ${tiles} tiles of ${imageSeqLen} tokens, more than ${MOST_TOKENS} tokens`
+    throw new CheckpointError(`${reason}; lower size.longest_edge`, { file: join(dir, 'processor_config.json') })
+  }
   if (tokenizer.vocabSize > text.vocab) {
-    const reason = `${tokenizer.vocabSize} tokens, but the model has ${text.vocab} (vocab_size in config.json)`
+    const reason = `${tokenizer.vocabSize} tokens, but the model has ${text.vocab} (vocab_size in config.json); use the model's own tokenizer`
     throw new CheckpointError(reason, { file: join(dir, 'tokenizer.json') })
   }
   for (const token of [imageToken, fakeToken]) {
