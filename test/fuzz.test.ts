@@ -99,11 +99,15 @@ function changed(text: string, changes: readonly Change[]): string {
     }
     if (places.length === 0) break
     const [parent, key] = places[at % places.length]!
-    if (how === 'replace') parent[key] = value
+    if (how === 'replace') setOwn(parent, key, value)
     else if (how === 'drop') delete parent[key]
-    else Object.defineProperty(parent, '__proto__', { value: { polluted: true }, enumerable: true, configurable: true })
+    else setOwn(parent, '__proto__', { polluted: true })
   }
   return JSON.stringify(document)
+}
+/** An own property of any name; an assignment to `__proto__` would not make one. */
+function setOwn(parent: Json, key: string, value: unknown): void {
+  Object.defineProperty(parent, key, { value, enumerable: true, configurable: true, writable: true })
 }
 const changes = fc.array(change, { minLength: 1, maxLength: 3 })
 
