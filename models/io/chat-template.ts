@@ -10,7 +10,7 @@ import { withinTime } from './time-limit.ts'
 const MOST_SOURCE = 2 ** 20
 const MOST_TEXT = 2 ** 24
 const MOST_RANGE = 100_000
-const MOST_MS = 2000
+const MOST_MS = 1000
 
 export type ChatPart = { readonly type: 'image' } | { readonly type: 'text'; readonly text: string }
 

@@ -14,7 +14,7 @@ export class CheckpointError extends Error {
   readonly tensor: string | undefined
 
   constructor(reason: string, place: CheckpointErrorPlace) {
-    const file = printable(place.file, 4000)
+    const file = printable(place.file, 1000)
     const where = place.tensor === undefined ? file : `${file}, tensor "${printable(place.tensor, 120)}"`
     super(`${where}: ${printable(reason, 2000)}`, place.cause === undefined ? undefined : { cause: place.cause })
     this.name = 'CheckpointError'

@@ -39,5 +39,6 @@ function runOnce<T>(ms: number, work: () => T): T {
   }
 }
 
+/** The error is made in the other context, where `Error` is another one. */
 const isTimeout = (error: unknown): boolean =>
-  error instanceof Error && 'code' in error && error.code === 'ERR_SCRIPT_EXECUTION_TIMEOUT'
+  typeof error === 'object' && error !== null && 'code' in error && error.code === 'ERR_SCRIPT_EXECUTION_TIMEOUT'

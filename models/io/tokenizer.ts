@@ -2,12 +2,12 @@
 import { join } from 'node:path'
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers'
 import { z } from 'zod'
-import { CheckpointError } from './checkpoint-error.ts'
+import { CheckpointError, printable } from './checkpoint-error.ts'
 import { readJson, readJsonIfPresent, reasonOf } from './json-file.ts'
 import { withinTime } from './time-limit.ts'
 
 /** Time for one text, thousands of times what a usual one needs. */
-const MOST_MS = 3000
+const MOST_MS = 2000
 /** No published vocabulary has a hundredth. */
 const MOST_IDS = 2 ** 24
 const REMEDY = 'use the tokenizer that the model was published with'
@@ -75,6 +75,7 @@ export async function loadTokenizer(dir: string): Promise<Tokenizer> {
   // Decoding is frequent and simple, unless it has an expression of the file's own.
   const quick: Guard = holdsRegex(model['decoder']) ? guard : (work) => work()
   const guards: Guards = { encode: guard, decode: quick }
+  guard(() => checkIds(model.model['vocab']))
   const tokenizer = guard(() => new FileTokenizer(new HuggingFaceTokenizer(model, config), config, special, guards))
   // What is broken inside shows when it is used.
   guard(() => tokenizer.decode(tokenizer.encode(PROBE), { skipSpecialTokens: false }))
@@ -149,11 +150,18 @@ class FileTokenizer implements Tokenizer {
   }
 }
 
+/** A vocabulary of word pieces is an object of ids; another kind of model has a list. */
+function checkIds(vocabulary: unknown): void {
+  if (typeof vocabulary !== 'object' || vocabulary === null || Array.isArray(vocabulary)) return
+  for (const [token, id] of Object.entries(vocabulary as Readonly<Record<string, unknown>>)) {
+    const fine = typeof id === 'number' && Number.isInteger(id) && id >= 0 && id <= MOST_IDS
+    if (!fine) throw new RangeError(`the id of "${printable(token, 40)}" is ${printable(String(id), 40)}`)
+  }
+}
+
 function largestId(vocabulary: ReadonlyMap<string, number>): number {
   let largest = -1
-  for (const [token, id] of vocabulary) {
-    if (!Number.isInteger(id) || id < 0 || id > MOST_IDS) throw new RangeError(`the id of "${token}" is ${id}`)
-    largest = Math.max(largest, id)
-  }
+  for (const id of vocabulary.values()) largest = Math.max(largest, id)
+  if (!(largest >= 0 && largest <= MOST_IDS)) throw new RangeError(`the largest id is ${largest}`)
   return largest
 }

@@ -5,7 +5,7 @@ import { z } from 'zod'
 import { loadChatTemplate, renderChat, type ChatMessage, type ChatTemplate } from '../../io/chat-template.ts'
 import { CheckpointError } from '../../io/checkpoint-error.ts'
 import { decodeImage, ImageError } from '../../io/image.ts'
-import { readJsonIfPresent } from '../../io/json-file.ts'
+import { readJsonIfPresent, reasonOf } from '../../io/json-file.ts'
 import type { Filter } from '../../io/pil-resize.ts'
 import { loadTokenizer, type Tokenizer } from '../../io/tokenizer.ts'
 import type { SmolVlmConfig } from './config.ts'
@@ -70,12 +70,22 @@ export async function loadSmolVlmProcessor(dir: string, config: SmolVlmConfig): 
   const processor = (await readJsonIfPresent(file, processorSchema)) ?? processorSchema.parse({})
   const hub = await readJsonIfPresent(join(dir, 'preprocessor_config.json'), imageSchema)
   const image = processor.image_processor ?? hub
-  if (!image)
-    throw new CheckpointError('no image settings (preprocessor_config.json or processor_config.json)', { file: dir })
+  if (!image) {
+    const reason = 'no image settings (preprocessor_config.json or processor_config.json); download all files'
+    throw new CheckpointError(reason, { file: dir })
+  }
   const settings = imageSettings(image)
   const tokenizer = await loadTokenizer(dir)
   checkFit(dir, config, settings, processor.image_seq_len, tokenizer)
-  return new SmolVlmProcessor(settings, processor.image_seq_len, tokenizer, await loadChatTemplate(dir))
+  const made = new SmolVlmProcessor(settings, processor.image_seq_len, tokenizer, await loadChatTemplate(dir))
+  try {
+    made.splitPrompt('What is it?', { rows: 0, cols: 0 })
+  } catch (cause) {
+    if (cause instanceof CheckpointError) throw cause
+    const reason = `template and tokenizer make no prompt (${reasonOf(cause)}); use those of this model`
+    throw new CheckpointError(reason, { file: dir, cause })
+  }
+  return made
 }
 
 /** Made by `loadSmolVlmProcessor`. */
