@@ -14,7 +14,7 @@ import {
 } from '../models/memory/estimate.ts'
 import { checkFits, describe as describeEstimate, MemoryError } from '../models/memory/refusal.ts'
 import { loadRunModel } from '../runners/evolve/load.ts'
-import { checkRunFits, planRun } from '../runners/memory/plan.ts'
+import { checkModelFits, checkRunFits, planRun } from '../runners/memory/plan.ts'
 
 const MIB = 2 ** 20
 const LIMITS: Limits = {
@@ -116,6 +116,8 @@ describe('the refusal', () => {
     await expect(loadRunModel(config)).rejects.toThrow(MemoryError)
     await expect(checkRunFits(loadConfig(), 2 ** 26)).rejects.toThrow(/models.tiny needs .* 0.07 GB are free: use/)
     await expect(checkRunFits(loadConfig(), 2 ** 40)).resolves.toBeUndefined()
+    await expect(checkModelFits(config.model.dir, 2 ** 26)).rejects.toThrow(/a machine with more memory/)
+    await expect(checkModelFits(config.model.dir, 2 ** 30)).resolves.toBeUndefined()
   })
 
   it('is near the measured peak of the default run', async () => {

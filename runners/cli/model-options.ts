@@ -22,8 +22,12 @@ export function modelOptions(command: Command): Command {
     .option('--threads <n>', 'CPU threads; 0 = the cores of the machine', integer(0), 0)
 }
 
-/** Loads the model that the options name. The caller disposes it. */
+/** Loads the model that the options name, unless it does not fit (MemoryError). The caller disposes it. */
 export async function openModel({ model, adapter, device, threads }: ModelOptions): Promise<Model> {
-  const { loadModel } = await import('../../models/vlm/load.ts')
+  const [{ loadModel }, { checkModelFits }] = await Promise.all([
+    import('../../models/vlm/load.ts'),
+    import('../memory/plan.ts'),
+  ])
+  await checkModelFits(resolve(model))
   return loadModel(resolve(model), { device, threads, ...(adapter === undefined ? {} : { adapter: resolve(adapter) }) })
 }

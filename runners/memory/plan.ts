@@ -54,6 +54,15 @@ export async function checkRunFits(config: Config, free?: number): Promise<void>
   checkFits(config.model.dir, estimate, free ?? (await availableMemory()), others)
 }
 
+/** As `checkRunFits` for a model that only answers, a few samples at a time. */
+export async function checkModelFits(dir: string, free?: number): Promise<void> {
+  const sizes = await readSizes(dir)
+  const lengths = { prompts: 1, samples: 8, promptTokens: 128, newTokens: 64 }
+  const work = { ...pictureSizes(sizes), ...lengths, pictures: 64, images: 8, parts: 0, reference: false, run: false }
+  const estimate = estimateMemory(weightCounts(sizes, { kind: 'none' }), sizes.config, work, LIMITS)
+  checkFits(dir, estimate, free ?? (await availableMemory()), [])
+}
+
 /** What a run needs, and what it would need under settings that save memory. */
 export async function planRun(config: Config): Promise<{ estimate: MemoryEstimate; others: Alternative[] }> {
   const sizes = await readSizes(config.model.dir)
