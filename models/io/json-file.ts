@@ -1,6 +1,12 @@
-import { readFile } from 'node:fs/promises'
+import type { FileHandle } from 'node:fs/promises'
 import { z } from 'zod'
-import { CheckpointError } from './checkpoint-error.ts'
+import { CheckpointError, printable } from './checkpoint-error.ts'
+import { openRegularFile } from './regular-file.ts'
+
+/** Largest text file of a checkpoint: a tokenizer of 256,000 tokens has about 35 MB. */
+const maxTextBytes = 128 * 2 ** 20
+/** The remedy for a damaged file. */
+const AGAIN = 'correct it or download the checkpoint again'
 
 /** Read and validate a JSON file of a checkpoint; a `CheckpointError` says which field is wrong. */
 export async function readJson<S extends z.ZodType>(file: string, schema: S): Promise<z.output<S>> {
@@ -25,20 +31,37 @@ export function parseJson<S extends z.ZodType>(text: string, schema: S, file: st
   try {
     raw = JSON.parse(text)
   } catch (cause) {
-    throw new CheckpointError('not valid JSON', { file, cause })
+    throw new CheckpointError(`not valid JSON; ${AGAIN}`, { file, cause })
   }
   const parsed = schema.safeParse(raw)
-  if (!parsed.success) throw new CheckpointError(z.prettifyError(parsed.error), { file, cause: parsed.error })
-  return parsed.data
+  if (parsed.success) return parsed.data
+  throw new CheckpointError(`${printable(z.prettifyError(parsed.error), 600)}; ${AGAIN}`, { file, cause: parsed.error })
 }
 
-/** A UTF-8 file, or undefined when it does not exist. */
+/** A UTF-8 file of at most 128 MiB, or undefined when it does not exist. */
 export async function readTextIfPresent(file: string): Promise<string | undefined> {
+  let handle: FileHandle | undefined
+  let bytes: Uint8Array
   try {
-    return await readFile(file, 'utf8')
+    handle = await openRegularFile(file)
+    const { size } = await handle.stat()
+    if (size > maxTextBytes) throw new RangeError(`${size} bytes are more than the ${maxTextBytes} of any real one`)
+    bytes = await handle.readFile()
   } catch (cause) {
     if (isMissing(cause)) return undefined
-    throw new CheckpointError(`cannot be read (${reasonOf(cause)})`, { file, cause })
+    throw new CheckpointError(`cannot be read (${reasonOf(cause)}); ${AGAIN}`, { file, cause })
+  } finally {
+    await handle?.close()
+  }
+  return decodeUtf8(bytes, 'the file', file)
+}
+
+/** Text of bytes that must be UTF-8; `what` and `file` name them in the `CheckpointError`. */
+export function decodeUtf8(bytes: Uint8Array, what: string, file: string): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+  } catch (cause) {
+    throw new CheckpointError(`${what} is not UTF-8; ${AGAIN}`, { file, cause })
   }
 }
 

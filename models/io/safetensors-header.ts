@@ -1,8 +1,8 @@
 /** The header of a safetensors file: names, types, shapes and byte ranges. Pure; no file access. */
 import { z } from 'zod'
 import { sizeOf } from '../tensor.ts'
-import { CheckpointError } from './checkpoint-error.ts'
-import { parseJson } from './json-file.ts'
+import { CheckpointError, printable } from './checkpoint-error.ts'
+import { decodeUtf8, parseJson } from './json-file.ts'
 
 /** Bytes per element of every dtype that the format knows in whole bytes. */
 export const itemSize = {
@@ -39,15 +39,18 @@ export interface Header {
   readonly metadata: Readonly<Record<string, string>>
 }
 
-/** The reference implementation's limit; a larger length is a damaged or hostile file. */
-const maxHeaderBytes = 100_000_000
+/**
+ * Largest header: some 100,000 tensors, far more than any model has. The reference implementation allows 100 MB, which
+ * take a minute and gigabytes to parse here.
+ */
+const maxHeaderBytes = 8 * 2 ** 20
 /** The length field before the JSON. */
 export const prefixBytes = 8
 
 const index = z.int().nonnegative()
 const entrySchema = z.strictObject({
-  dtype: z.string(),
-  shape: z.array(index),
+  dtype: z.string().max(16),
+  shape: z.array(index).max(16),
   data_offsets: z.tuple([index, index]),
 })
 const headerSchema = z.looseObject({ __metadata__: z.record(z.string(), z.string()).optional() })
@@ -80,7 +83,11 @@ export function headerLength(prefix: Uint8Array, fileSize: number, file: string)
  * as the reference implementation demands: anything else is a damaged file.
  */
 export function parseHeader(json: Uint8Array, fileSize: number, file: string): Header {
-  const { __metadata__: metadata = {}, ...entries } = parseJson(decodeUtf8(json, file), headerSchema, file)
+  const { __metadata__: metadata = {}, ...entries } = parseJson(
+    decodeUtf8(json, 'the header', file),
+    headerSchema,
+    file,
+  )
   const start = prefixBytes + json.length
   const found: [string, TensorInfo][] = []
   for (const [name, entry] of Object.entries(entries)) found.push([name, parseEntry(name, entry, start, file)])
@@ -109,23 +116,19 @@ export function encodeHeader(
   return bytes
 }
 
-function decodeUtf8(bytes: Uint8Array, file: string): string {
-  try {
-    return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
-  } catch (cause) {
-    throw new CheckpointError('the header is not UTF-8', { file, cause })
-  }
-}
-
 function parseEntry(name: string, raw: unknown, start: number, file: string): TensorInfo {
   const parsed = entrySchema.safeParse(raw)
-  if (!parsed.success) throw new CheckpointError(z.prettifyError(parsed.error), { file, tensor: name })
+  if (!parsed.success) {
+    throw new CheckpointError(`${printable(z.prettifyError(parsed.error), 600)}; ${AGAIN}`, { file, tensor: name })
+  }
   const { dtype, shape, data_offsets: range } = parsed.data
-  if (!isStoredDType(dtype)) throw new CheckpointError(`unknown dtype "${dtype}"`, { file, tensor: name })
+  if (!isStoredDType(dtype)) {
+    throw new CheckpointError(`unknown dtype "${dtype}"; convert it to F32, BF16 or F16`, { file, tensor: name })
+  }
   const length = range[1] - range[0]
   const expected = sizeOf(shape) * itemSize[dtype]
   if (length !== expected) {
-    const reason = `${dtype} [${shape.join(', ')}] needs ${expected} bytes, the header gives it ${length}`
+    const reason = `${dtype} [${shape.join(', ')}] needs ${expected} bytes, the header gives it ${length}; ${AGAIN}`
     throw new CheckpointError(reason, { file, tensor: name })
   }
   return { dtype, dims: shape, file, offset: start + range[0], length }

@@ -1,12 +1,13 @@
 /** Safetensors checkpoints: lazy reading (one file or shards with an index), whole files, atomic writing. */
-import { open, type FileHandle } from 'node:fs/promises'
+import type { FileHandle } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { z } from 'zod'
 import { sizeOf, type DType, type HostTensor, type TensorMap } from '../tensor.ts'
 import { writeFileAtomically } from './atomic-file.ts'
-import { CheckpointError } from './checkpoint-error.ts'
+import { CheckpointError, printable } from './checkpoint-error.ts'
 import { bf16ToF32, f16ToF32 } from './float16.ts'
 import { isMissing, readJsonIfPresent, reasonOf } from './json-file.ts'
+import { openRegularFile } from './regular-file.ts'
 import {
   encodeHeader,
   headerLength,
@@ -149,7 +150,8 @@ class FolderCheckpoint implements Checkpoint {
 
   info(name: string): TensorInfo {
     const info = this.#infos.get(name)
-    if (!info) throw new CheckpointError('no such tensor in the checkpoint', { file: this.dir, tensor: name })
+    if (!info)
+      throw new CheckpointError('no such tensor in the checkpoint; use a whole one', { file: this.dir, tensor: name })
     return info
   }
 
@@ -182,7 +184,10 @@ async function openAll(dir: string, files: Map<string, OpenFile>): Promise<Map<s
     const path = join(dir, shardName(shard, indexPath, name))
     if (!files.has(path)) files.set(path, await openFile(path))
     const info = files.get(path)!.header.tensors.get(name)
-    if (!info) throw new CheckpointError(`not in ${shard}, where ${indexFile} places it`, { file: path, tensor: name })
+    if (!info) {
+      const reason = `not in ${shard}, where ${indexFile} places it; are all weights downloaded?`
+      throw new CheckpointError(reason, { file: path, tensor: name })
+    }
     infos.set(name, info)
   }
   return infos
@@ -191,7 +196,8 @@ async function openAll(dir: string, files: Map<string, OpenFile>): Promise<Map<s
 /** A shard is a plain file name in the same folder: an index must not reach anywhere else. */
 function shardName(shard: string, file: string, tensor: string): string {
   if (shard !== basename(shard) || !/^[^/\\:\0]+\.safetensors$/.test(shard)) {
-    throw new CheckpointError(`"${shard}" is not a .safetensors file name in this folder`, { file, tensor })
+    const reason = `"${printable(shard, 120)}" is not a .safetensors file name in this folder; use the original index`
+    throw new CheckpointError(reason, { file, tensor })
   }
   return shard
 }
@@ -199,11 +205,11 @@ function shardName(shard: string, file: string, tensor: string): string {
 async function openFile(file: string): Promise<OpenFile> {
   let handle: FileHandle
   try {
-    handle = await open(file, 'r')
+    handle = await openRegularFile(file)
   } catch (cause) {
     const reason = isMissing(cause)
       ? 'no such file; are all weights downloaded?'
-      : `cannot be opened (${reasonOf(cause)})`
+      : `cannot be opened (${reasonOf(cause)}); give another checkpoint`
     throw new CheckpointError(reason, { file, cause })
   }
   try {
@@ -227,7 +233,7 @@ function readRange(handle: FileHandle, info: TensorInfo): Promise<Uint8Array> {
 
 /** Bytes at a position, in a buffer of their own (so that any typed array may view it). */
 async function readBytesAt(handle: FileHandle, file: string, position: number, length: number): Promise<Uint8Array> {
-  const bytes = new Uint8Array(length)
+  const bytes = allocate(length, file)
   for (let done = 0; done < length;) {
     const part = Math.min(length - done, readBytes)
     const { bytesRead } = await readOrThrow(handle, file, bytes, done, part, position + done)
@@ -235,6 +241,15 @@ async function readBytesAt(handle: FileHandle, file: string, position: number, l
     done += bytesRead
   }
   return bytes
+}
+
+function allocate(length: number, file: string): Uint8Array {
+  try {
+    return new Uint8Array(length)
+  } catch (cause) {
+    const reason = `there is no memory for ${length} bytes of one tensor; use a smaller checkpoint`
+    throw new CheckpointError(reason, { file, cause })
+  }
 }
 
 async function readOrThrow(

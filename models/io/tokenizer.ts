@@ -3,8 +3,15 @@ import { join } from 'node:path'
 import { TextDecoder } from 'node:util'
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers'
 import { z } from 'zod'
-import { CheckpointError } from './checkpoint-error.ts'
+import { CheckpointError, printable } from './checkpoint-error.ts'
 import { readJson, readJsonIfPresent, reasonOf } from './json-file.ts'
+import { withinTime } from './time-limit.ts'
+
+/** Time for one text, thousands of times what a usual one needs. */
+const MOST_MS = 2000
+/** No published vocabulary has a hundredth. */
+const MOST_IDS = 2 ** 24
+const REMEDY = 'use the tokenizer that the model was published with'
 
 const tokenSchema = z
   .union([z.string(), z.looseObject({ content: z.string() })])
@@ -20,7 +27,9 @@ type TokenizerConfig = z.output<typeof configSchema>
 const tokenizerSchema = z.looseObject({
   model: z.looseObject({}),
   added_tokens: z
-    .array(z.looseObject({ id: z.int(), content: z.string(), special: z.boolean().optional() }))
+    .array(
+      z.looseObject({ id: z.int().nonnegative().max(MOST_IDS), content: z.string(), special: z.boolean().optional() }),
+    )
     .optional(),
 })
 
@@ -31,7 +40,7 @@ export interface Tokenizer {
   decode(ids: readonly number[], options: { skipSpecialTokens: boolean }): string
   idOf(token: string): number | undefined
   tokenOf(id: number): string | undefined
-  /** Number of ids, added tokens included. */
+  /** Number of ids, added tokens included: one more than the largest. */
   readonly vocabSize: number
   readonly bosToken: string | undefined
   readonly eosToken: string | undefined
@@ -53,11 +62,47 @@ export async function loadTokenizer(dir: string): Promise<Tokenizer> {
   }
   const config = { ...own, ...names }
   const special = (model.added_tokens ?? []).filter((token) => token.special).map((token) => token.content)
-  try {
-    return new FileTokenizer(new HuggingFaceTokenizer(model, config), config, special)
-  } catch (cause) {
-    throw new CheckpointError(`not a usable tokenizer (${reasonOf(cause)})`, { file, cause })
+  const unusable = (cause: unknown) =>
+    cause instanceof CheckpointError
+      ? cause
+      : new CheckpointError(`not a usable tokenizer (${reasonOf(cause)}); ${REMEDY}`, { file, cause })
+  const guard: Guard = (work) => {
+    try {
+      return withinTime(MOST_MS, work)
+    } catch (cause) {
+      throw unusable(cause)
+    }
   }
+  // Decoding is frequent and simple, unless it has an expression of the file's own.
+  const quick: Guard = holdsRegex(model['decoder']) ? guard : (work) => work()
+  const guards: Guards = { encode: guard, decode: quick }
+  guard(() => checkIds(model.model['vocab']))
+  const tokenizer = guard(() => new FileTokenizer(new HuggingFaceTokenizer(model, config), config, special, guards))
+  // What is broken inside shows when it is used.
+  guard(() => tokenizer.decode(tokenizer.encode(PROBE), { skipSpecialTokens: false }))
+  return tokenizer
+}
+
+/** Runs a part of the library; whatever it throws becomes a CheckpointError that names the file. */
+type Guard = <T>(work: () => T) => T
+
+interface Guards {
+  readonly encode: Guard
+  readonly decode: Guard
+}
+
+const PROBE = 'What is in the picture? 2 naïve cats, 图像 🙂\n'
+
+/** Whether a part of `tokenizer.json`, however deep, brings an expression of its own: `{"Regex": "…"}`. */
+function holdsRegex(part: unknown): boolean {
+  const open = [part]
+  while (open.length > 0) {
+    const value = open.pop()
+    if (typeof value !== 'object' || value === null) continue
+    if ('Regex' in value) return true
+    for (const inner of Object.values(value)) open.push(inner)
+  }
+  return false
 }
 
 class FileTokenizer implements Tokenizer {
@@ -68,12 +113,14 @@ class FileTokenizer implements Tokenizer {
   readonly specialTokens: readonly string[]
   readonly #tokenizer: HuggingFaceTokenizer
   readonly #cleanUp: boolean
+  readonly #guards: Guards
 
-  constructor(tokenizer: HuggingFaceTokenizer, config: TokenizerConfig, special: readonly string[]) {
+  constructor(tokenizer: HuggingFaceTokenizer, config: TokenizerConfig, special: readonly string[], guards: Guards) {
     this.#tokenizer = tokenizer
     decodeRunsOfBytes(tokenizer.decoder as LibraryDecoder | null)
     this.#cleanUp = config.clean_up_tokenization_spaces ?? false
-    this.vocabSize = tokenizer.get_vocab(true).size
+    this.#guards = guards
+    this.vocabSize = 1 + largestId(tokenizer.get_vocab(true))
     this.bosToken = config.bos_token ?? undefined
     this.eosToken = config.eos_token ?? undefined
     this.padToken = config.pad_token ?? undefined
@@ -81,14 +128,19 @@ class FileTokenizer implements Tokenizer {
   }
 
   encode(text: string, { addSpecialTokens = true }: { addSpecialTokens?: boolean } = {}): number[] {
-    return this.#tokenizer.encode(text, { add_special_tokens: addSpecialTokens }).ids
+    return this.#guards.encode(() => {
+      const { ids } = this.#tokenizer.encode(text, { add_special_tokens: addSpecialTokens })
+      const known = (id: number | undefined) => id !== undefined && id >= 0 && id < this.vocabSize
+      if (!ids.every(known)) throw new RangeError('a piece of text has no id')
+      return ids
+    })
   }
 
   decode(ids: readonly number[], { skipSpecialTokens }: { skipSpecialTokens: boolean }): string {
     // The library rejects an empty list.
     if (ids.length === 0) return ''
     const options = { skip_special_tokens: skipSpecialTokens, clean_up_tokenization_spaces: this.#cleanUp }
-    return this.#tokenizer.decode([...ids], options)
+    return this.#guards.decode(() => this.#tokenizer.decode([...ids], options))
   }
 
   idOf(token: string): number | undefined {
@@ -128,4 +180,20 @@ interface LibraryDecoder {
 function decodeRunsOfBytes(decoder: LibraryDecoder | null): void {
   for (const one of decoder?.decoders ?? []) decodeRunsOfBytes(one)
   if (decoder?.config.type === 'ByteFallback') decoder.text_decoder = new RunDecoder()
+}
+
+/** A vocabulary of word pieces is an object of ids; another kind of model has a list. */
+function checkIds(vocabulary: unknown): void {
+  if (typeof vocabulary !== 'object' || vocabulary === null || Array.isArray(vocabulary)) return
+  for (const [token, id] of Object.entries(vocabulary as Readonly<Record<string, unknown>>)) {
+    const fine = typeof id === 'number' && Number.isInteger(id) && id >= 0 && id <= MOST_IDS
+    if (!fine) throw new RangeError(`the id of "${printable(token, 40)}" is ${printable(String(id), 40)}`)
+  }
+}
+
+function largestId(vocabulary: ReadonlyMap<string, number>): number {
+  let largest = -1
+  for (const id of vocabulary.values()) largest = Math.max(largest, id)
+  if (!(largest >= 0 && largest <= MOST_IDS)) throw new RangeError(`the largest id is ${largest}`)
+  return largest
 }

@@ -3,7 +3,14 @@ import { z } from 'zod'
 import { CheckpointError } from '../io/checkpoint-error.ts'
 import type { TextConfig } from '../layers/text-config.ts'
 
-export const count = z.int().positive()
+/** Bounds far above every published model, so that no loop or table follows from a hostile number. */
+export const count = z
+  .int()
+  .positive()
+  .max(2 ** 24)
+export const few = z.int().positive().max(1024)
+export const epsilon = z.number().positive().max(1)
+const theta = z.number().min(1).max(1e12)
 export const tokenId = z.int().nonnegative()
 export const tokenIds = z.union([tokenId, z.array(tokenId)])
 /** Explicit null means the default, as in transformers. */
@@ -26,15 +33,15 @@ const rope = { rope_type: only('default'), type: only('default') }
 export const llamaSchema = z.looseObject({
   model_type: only('llama'),
   hidden_size: or(count, 4096),
-  num_hidden_layers: or(count, 32),
-  num_attention_heads: or(count, 32),
-  num_key_value_heads: count.nullish(),
-  head_dim: count.nullish(),
+  num_hidden_layers: or(few, 32),
+  num_attention_heads: or(few, 32),
+  num_key_value_heads: few.nullish(),
+  head_dim: few.nullish(),
   intermediate_size: or(count, 11008),
   vocab_size: or(count, 32000),
-  rms_norm_eps: or(z.number().positive(), 1e-6),
-  rope_theta: z.number().positive().nullish(),
-  rope_parameters: z.looseObject({ rope_theta: z.number().positive().nullish(), rope_type: rope.rope_type }).nullish(),
+  rms_norm_eps: or(epsilon, 1e-6),
+  rope_theta: theta.nullish(),
+  rope_parameters: z.looseObject({ rope_theta: theta.nullish(), rope_type: rope.rope_type }).nullish(),
   rope_scaling: z.looseObject(rope).nullish(),
   hidden_act: only('silu'),
   attention_bias: only(false),
@@ -47,7 +54,7 @@ export const llamaSchema = z.looseObject({
 /** `text_config` of a Mistral model, which is a Llama model unless it looks through a sliding window. */
 export const mistralSchema = llamaSchema.extend({
   model_type: z.literal('mistral'),
-  num_key_value_heads: or(count, 8),
+  num_key_value_heads: or(few, 8),
   intermediate_size: or(count, 14336),
   sliding_window: z.null(),
 })
@@ -93,9 +100,13 @@ export type Relation = readonly [holds: boolean, what: string]
 export const textRelations = ({ heads, kvHeads, headDim }: TextConfig): Relation[] => [
   [heads % kvHeads === 0, `${heads} attention heads over ${kvHeads} key/value heads`],
   [headDim % 2 === 0, `rotary embedding of an odd head_dim ${headDim}`],
+  [headDim >= 2 && headDim <= 1024, `head_dim ${headDim}`],
 ]
 
 /** Throws a `CheckpointError` for the first relation that does not hold. */
 export function checkRelations(relations: readonly Relation[], file: string): void {
-  for (const [holds, what] of relations) if (!holds) throw new CheckpointError(`impossible sizes: ${what}`, { file })
+  for (const [holds, what] of relations) {
+    if (holds) continue
+    throw new CheckpointError(`impossible sizes: ${what}; use the config.json that belongs to the weights`, { file })
+  }
 }

@@ -1,19 +1,29 @@
 /** `visplay doctor`: what this machine has. */
 import type { Command } from 'commander'
-import { newCommand } from './options.ts'
+import type { CheckResult } from '../doctor.ts'
+import { collect, newCommand } from './options.ts'
 import type { CommonOptions } from './options.ts'
 import { createOutput } from './output.ts'
 
 export function command(): Command {
   return newCommand('doctor', 'Checks what a run needs: runtime, image formats, NATS server, models, cores, disk.', [
     ['', 'one line per check'],
+    ['--model ./SmolVLM-256M-Instruct --set model.train=lora', 'also what a run of this model takes of the memory'],
     ['--json', '{"check","status","detail"} per line, then {"event":"done","passed","failed"}'],
-  ]).action(run)
+  ])
+    .option('--model <dir>', 'folder of a Hugging Face checkpoint: does a run of it fit?')
+    .option('--set <key=value>', 'a setting of that run, repeatable', collect)
+    .action(run)
+}
+
+interface Options extends CommonOptions {
+  readonly model?: string
+  readonly set?: string[]
 }
 
 const MARKS = { ok: '✓', warn: '!', fail: '✗' } as const
 
-async function run(options: CommonOptions): Promise<void> {
+async function run(options: Options): Promise<void> {
   const output = createOutput(options.json === true)
   const { diagnose } = await import('../doctor.ts')
   let [passed, failed] = [0, 0]
@@ -23,6 +33,42 @@ async function run(options: CommonOptions): Promise<void> {
     output.data(result)
     output.text(`${MARKS[result.status]} ${result.check.padEnd(12)} ${result.detail}`)
   }
+  if (options.model !== undefined || options.set !== undefined) {
+    const result = await memoryOf(options)
+    if (result.status === 'fail') failed++
+    else passed++
+    output.data(result)
+    output.text(`${MARKS[result.status]} ${result.check.padEnd(12)} ${result.detail}`)
+    for (const line of result.table) output.text(`  ${line}`)
+  }
   output.data({ event: 'done', passed, failed })
   if (failed > 0) process.exitCode = 1
+}
+
+/** The memory of a run of a model, in one line and as a table. */
+async function memoryOf({ model, set = [] }: Options): Promise<CheckResult & { readonly table: readonly string[] }> {
+  const [{ loadConfig }, { planRun }, { availableMemory }, { checkFits, describe, gigabytes }] = await Promise.all([
+    import('../../configs/load.ts'),
+    import('../memory/plan.ts'),
+    import('../../models/memory/available.ts'),
+    import('../../models/memory/refusal.ts'),
+  ])
+  const config = loadConfig({ sets: set, flags: [{ key: 'model.dir', value: model, flag: '--model' }] })
+  const plan = await planRun(config)
+  if (plan === null) {
+    const detail = 'how much a run of this family needs is not known; a SmolVLM is looked at before it is loaded'
+    return { check: 'memory', status: 'warn', detail, table: [] }
+  }
+  const { estimate, others } = plan
+  const free = await availableMemory()
+  const table = Object.entries(estimate).map(
+    ([part, bytes]: [string, number]) => `${part.padEnd(12)} ${gigabytes(bytes).padStart(7)} GB`,
+  )
+  try {
+    checkFits(config.model.dir, estimate, free, others)
+    const detail = `a run ${describe(estimate)}, ${gigabytes(free)} GB are free`
+    return { check: 'memory', status: 'ok', detail, table }
+  } catch (error) {
+    return { check: 'memory', status: 'fail', detail: (error as Error).message, table }
+  }
 }

@@ -26,8 +26,13 @@ export function modelOptions(command: Command): Command {
     .option('--threads <n>', 'CPU threads; 0 = the cores of the machine', integer(0), 0)
 }
 
-/** Loads the model that the options name. The caller disposes it. */
+/** Loads the model that the options name, unless it does not fit (MemoryError). The caller disposes it. */
 export async function openModel({ model, adapter, device, threads }: ModelOptions): Promise<Model> {
-  const [{ loadModel }, { dir }] = await Promise.all([import('../../models/vlm/load.ts'), modelDir(model)])
+  const [{ loadModel }, { checkModelFits }, { dir }] = await Promise.all([
+    import('../../models/vlm/load.ts'),
+    import('../memory/plan.ts'),
+    modelDir(model),
+  ])
+  await checkModelFits(dir)
   return loadModel(dir, { device, threads, ...(adapter === undefined ? {} : { adapter: resolve(adapter) }) })
 }

@@ -5,6 +5,8 @@ import { join, relative, sep } from 'node:path'
 import sharp from 'sharp'
 import { ImageOrder } from '../../actors/permutation.ts'
 import type { RunImage } from '../../actors/source.ts'
+import { foreignKind, headBytes } from '../../models/io/image.ts'
+import { openRegularFile } from '../../models/io/regular-file.ts'
 
 export interface Skipped {
   readonly file: string
@@ -90,14 +92,30 @@ async function listFiles(dir: string): Promise<{ files: string[]; skipped: Skipp
 /** Why a file cannot be used, or null. */
 async function problemOf(file: string, maxPixels: number, decode: boolean): Promise<string | null> {
   try {
-    if ((await stat(file)).size === 0) return 'the file is empty'
+    const foreign = await foreignFile(file)
+    if (foreign !== null) return foreign
     const { width, height } = await sharp(file, { limitInputPixels: false }).metadata()
     if (width * height > maxPixels) return `${width}×${height} pixels are over the limit of ${maxPixels}`
     // Small output: only the decoding matters, and some formats decode at a fraction of their size.
-    if (decode) await sharp(file, { limitInputPixels: maxPixels, failOn: 'error' }).resize(8, 8).raw().toBuffer()
+    if (decode) {
+      const picture = sharp(file, { limitInputPixels: maxPixels, failOn: 'error' }).timeout({ seconds: 60 })
+      await picture.resize(8, 8).raw().toBuffer()
+    }
     return null
   } catch (cause) {
     return reasonOf(cause)
+  }
+}
+
+/** Why a file must not even be shown to sharp, or null. */
+async function foreignFile(file: string): Promise<string | null> {
+  const handle = await openRegularFile(file)
+  try {
+    if ((await handle.stat()).size === 0) return 'the file is empty'
+    const { buffer, bytesRead } = await handle.read(new Uint8Array(headBytes), 0, headBytes, 0)
+    return foreignKind(buffer.subarray(0, bytesRead))
+  } finally {
+    await handle.close()
   }
 }
 

@@ -5,31 +5,19 @@ import type { Config } from '../../configs/schema.ts'
 import { openCheckpoint, writeSafetensors } from '../../models/io/safetensors.ts'
 import type { Model } from '../../models/model.ts'
 import type { Weights } from '../../models/tensor.ts'
-import type { TrainMode } from '../../models/vlm/load-options.ts'
 import { loadModel } from '../../models/vlm/load.ts'
 import { adaptedLayers, mergeLora, writeAdapter, type Adapter } from '../../models/vlm/lora.ts'
 import { familyOf } from '../../models/vlm/registry.ts'
 import { storedNames } from '../../models/vlm/stored-weights.ts'
+import { checkRunFits } from '../memory/plan.ts'
+import { trainMode } from './train-mode.ts'
 
-export function loadRunModel({ model, seed }: Config): Promise<Model> {
+/** Throws MemoryError, before anything is allocated, when the model does not fit; else as `loadModel`. */
+export async function loadRunModel(config: Config): Promise<Model> {
+  await checkRunFits(config)
+  const { model, seed } = config
   const { dir, device, threads } = model
   return loadModel(dir, { device, threads, train: trainMode(model, seed) })
-}
-
-function trainMode({ train, lora }: Config['model'], seed: number): TrainMode {
-  switch (train) {
-    case 'full':
-      return { kind: 'full' }
-    case 'vision':
-      return { kind: 'full', part: 'vision' }
-    case 'lora':
-      return loraMode(lora, seed)
-  }
-}
-
-function loraMode({ r, alpha, targets }: Config['model']['lora'], seed: number): TrainMode {
-  const names = targets.map((name) => name.replaceAll(/[^\w]/g, '\\$&')).join('|')
-  return { kind: 'lora', r, alpha, targets: `\\.(${names})$`, seed }
 }
 
 const WEIGHTS = /\.safetensors$|\.safetensors\.index\.json$|\.bin$|\.pth?$/

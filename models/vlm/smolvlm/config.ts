@@ -7,6 +7,8 @@ import type { TextArchitecture, TextConfig } from '../../layers/text-config.ts'
 import {
   checkRelations,
   count,
+  epsilon,
+  few,
   generationSchema,
   llamaSchema,
   only,
@@ -55,13 +57,13 @@ export const modelTypes = ['smolvlm', 'idefics3'] as const
 
 const visionSchema = z.looseObject({
   hidden_size: or(count, 1152),
-  num_hidden_layers: or(count, 12),
-  num_attention_heads: or(count, 16),
+  num_hidden_layers: or(few, 12),
+  num_attention_heads: or(few, 16),
   intermediate_size: or(count, 3072),
   num_channels: or(z.literal(3), 3),
   patch_size: or(side, 32),
   image_size: or(side, 224),
-  layer_norm_eps: or(z.number().positive(), 1e-6),
+  layer_norm_eps: or(epsilon, 1e-6),
   hidden_act: only('gelu_pytorch_tanh'),
 })
 
@@ -71,7 +73,7 @@ const configSchema = z.looseObject({
   // Without a text config, these two classes override Llama's epsilon.
   text_config: or(llamaSchema, llamaSchema.parse({ rms_norm_eps: 1e-5 })),
   vision_config: or(visionSchema, visionSchema.parse({})),
-  scale_factor: or(count, 2),
+  scale_factor: or(few, 2),
   image_token_id: or(tokenId, 128_257),
   tie_word_embeddings: or(z.boolean(), false),
   pad_token_id: tokenId.nullish(),
@@ -86,9 +88,12 @@ export async function loadSmolVlmConfig(dir: string): Promise<SmolVlmConfig> {
   const file = join(dir, 'config.json')
   const { model_type: type } = await readJson(file, modelTypeSchema)
   if (!modelTypes.some((known) => known === type)) {
-    throw new CheckpointError(`model_type "${type}" is not of this family (supported: ${modelTypes.join(', ')})`, {
-      file,
-    })
+    throw new CheckpointError(
+      `model_type "${type}" is not of this family (supported: ${modelTypes.join(', ')}); use another checkpoint`,
+      {
+        file,
+      },
+    )
   }
   const raw = await readJson(file, configSchema)
   const generation = await readJsonIfPresent(join(dir, 'generation_config.json'), generationSchema)

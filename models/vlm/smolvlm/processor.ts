@@ -4,7 +4,7 @@ import { z } from 'zod'
 import { type ChatMessage, type ChatTemplate, loadChatTemplate } from '../../io/chat-template.ts'
 import { CheckpointError } from '../../io/checkpoint-error.ts'
 import type { RgbImage } from '../../io/image.ts'
-import { readJsonIfPresent } from '../../io/json-file.ts'
+import { readJsonIfPresent, reasonOf } from '../../io/json-file.ts'
 import type { Filter } from '../../io/pil-resize.ts'
 import { loadTokenizer, type Tokenizer } from '../../io/tokenizer.ts'
 import { f32 } from '../../tensor.ts'
@@ -13,13 +13,18 @@ import { Prompts } from '../prompts.ts'
 import { joinTiles } from '../tiles.ts'
 import type { SmolVlmConfig } from './config.ts'
 import { fakeToken, imagePromptString, imageToken } from './prompt.ts'
-import { type ImageSettings, tileImage } from './tiles.ts'
+import { type ImageSettings, maxSide, mostTiles, tileImage } from './tiles.ts'
 
 const filters: Readonly<Record<number, Filter>> = { 1: 'lanczos', 2: 'bilinear', 3: 'bicubic' }
 
 const half = [0.5, 0.5, 0.5]
 const channels = z.union([z.array(z.number()).length(3), z.number().transform((value) => [value, value, value])])
-const side = z.int().positive()
+const side = z
+  .int()
+  .positive()
+  .max(2 ** 16)
+/** Positions of the text model: what one picture may take at most. */
+const MOST_TOKENS = 8192
 /** Explicit null means the default, as in transformers. */
 const dropNulls = (value: unknown) =>
   typeof value === 'object' && value !== null
@@ -38,7 +43,7 @@ const imageFields = z.looseObject({
   rescale_factor: z.number().default(1 / 255),
   do_normalize: z.boolean().default(true),
   image_mean: channels.default(half),
-  image_std: channels.default(half),
+  image_std: channels.refine((std) => std.every((value) => value !== 0), 'not 0').default(half),
 })
 const imageSchema = z.preprocess(dropNulls, imageFields)
 const processorSchema = z.looseObject({ image_seq_len: side.default(169), image_processor: imageSchema.optional() })
@@ -49,12 +54,22 @@ export async function loadSmolVlmProcessor(dir: string, config: SmolVlmConfig): 
   const processor = (await readJsonIfPresent(file, processorSchema)) ?? processorSchema.parse({})
   const hub = await readJsonIfPresent(join(dir, 'preprocessor_config.json'), imageSchema)
   const image = processor.image_processor ?? hub
-  if (!image)
-    throw new CheckpointError('no image settings (preprocessor_config.json or processor_config.json)', { file: dir })
+  if (!image) {
+    const reason = 'no image settings (preprocessor_config.json or processor_config.json); download all files'
+    throw new CheckpointError(reason, { file: dir })
+  }
   const settings = imageSettings(image)
   const tokenizer = await loadTokenizer(dir)
   checkFit(dir, config, settings, processor.image_seq_len, tokenizer)
-  return new SmolVlmProcessor(settings, processor.image_seq_len, tokenizer, await loadChatTemplate(dir))
+  const made = new SmolVlmProcessor(settings, processor.image_seq_len, tokenizer, await loadChatTemplate(dir))
+  try {
+    made.splitPrompt('What is it?', { rows: 0, cols: 0, features: processor.image_seq_len })
+  } catch (cause) {
+    if (cause instanceof CheckpointError) throw cause
+    const reason = `template and tokenizer make no prompt (${reasonOf(cause)}); use those of this model`
+    throw new CheckpointError(reason, { file: dir, cause })
+  }
+  return made
 }
 
 /** Made by `loadSmolVlmProcessor`. */
@@ -75,6 +90,11 @@ export class SmolVlmProcessor implements Processor {
 
   /** Pixels are the tiles, row by row, the global tile last: [tiles, 3, tile, tile]. */
   preparePicture(image: RgbImage): Picture {
+    const most = mostTiles(image, this.settings)
+    if (most * this.imageSeqLen > MOST_TOKENS) {
+      const size = `${image.width}×${image.height}`
+      throw new RangeError(`${size} pixels become ${most} tiles, too many for this model`)
+    }
     const { rows, cols, tiles, uint8, pixelValues } = tileImage(image, this.settings)
     const { tile } = this.settings
     return {
@@ -128,17 +148,23 @@ function imageSettings(image: z.output<typeof imageSchema>): ImageSettings {
 function checkFit(
   dir: string,
   { text, vision, scaleFactor, imageTokenId }: SmolVlmConfig,
-  { tile }: ImageSettings,
+  settings: ImageSettings,
   imageSeqLen: number,
   tokenizer: Tokenizer,
 ): void {
+  const { tile } = settings
   const made = (Math.floor(tile / vision.patch) / scaleFactor) ** 2
   if (made !== imageSeqLen) {
     const reason = `image_seq_len is ${imageSeqLen}, but a tile of ${tile} pixels gives ${made} image tokens`
     throw new CheckpointError(reason, { file: join(dir, 'processor_config.json') })
   }
+  const tiles = settings.size === null ? 1 : mostTiles({ width: maxSide, height: maxSide }, settings)
+  if (tiles * imageSeqLen > MOST_TOKENS) {
+    const reason = `a picture would become ${tiles} tiles of ${imageSeqLen} tokens, more than ${MOST_TOKENS} tokens`
+    throw new CheckpointError(`${reason}; lower size.longest_edge`, { file: join(dir, 'processor_config.json') })
+  }
   if (tokenizer.vocabSize > text.vocab) {
-    const reason = `${tokenizer.vocabSize} tokens, but the model has ${text.vocab} (vocab_size in config.json)`
+    const reason = `${tokenizer.vocabSize} tokens, but the model has ${text.vocab} (vocab_size in config.json); use the model's own tokenizer`
     throw new CheckpointError(reason, { file: join(dir, 'tokenizer.json') })
   }
   for (const token of [imageToken, fakeToken]) {

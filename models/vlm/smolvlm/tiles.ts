@@ -26,7 +26,7 @@ export interface TiledImage extends TileGrid {
 }
 
 /** Absolute maximum of a side after the first resize. */
-const maxSide = 4096
+export const maxSide = 4096
 
 /** All steps of the image processor. Every tile is square, so no padding or attention mask is ever needed. */
 export function tileImage(image: RgbImage, settings: ImageSettings): TiledImage {
@@ -39,13 +39,24 @@ export function tileImage(image: RgbImage, settings: ImageSettings): TiledImage 
   return { ...grid, tiles: frames.length, uint8, pixelValues: normalise(uint8, plane, settings) }
 }
 
+/** Tiles of a picture of this size, from arithmetic alone. */
+export function mostTiles(image: Size, settings: ImageSettings): number {
+  if (!settings.split) return 1
+  const { width, height } = multiplesOf(settings.tile, sizeFirst(image, settings.size))
+  const count = (width / settings.tile) * (height / settings.tile)
+  return count === 1 ? 1 : count + 1
+}
+
 const single: TileGrid = { rows: 0, cols: 0 }
 
 function resizeFirst(image: RgbImage, { size, filter }: ImageSettings): RgbImage {
-  if (size === null) return image
-  if ('height' in size) return resize(image, size.width, size.height, filter)
-  const { width, height } = belowMaxSide(longestEdge(image, size.longestEdge))
+  const { width, height } = sizeFirst(image, size)
   return resize(image, width, height, filter)
+}
+
+function sizeFirst(image: Size, size: ImageSettings['size']): Size {
+  if (size === null) return image
+  return 'height' in size ? size : belowMaxSide(longestEdge(image, size.longestEdge))
 }
 
 interface Size {
