@@ -16,7 +16,8 @@ export const storageFull: Fault = {
       await run.step(2 + 4 * i)
       const { config, state } = await jsm.streams.info(stream)
       const { max_bytes, max_msgs } = config
-      const full = i === 2 ? { max_msgs: Math.max(1, state.messages) } : { max_bytes: Math.max(1, state.bytes) }
+      // A queue empties by itself: one task alone that waits for another is in the way of all.
+      const full = i === 2 ? { max_msgs: 1 } : { max_bytes: Math.max(1, state.bytes) }
       await jsm.streams.update(stream, { ...config, ...full, discard: config.discard })
       const before = run.steps
       await sleep(FULL_MS)
