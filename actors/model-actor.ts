@@ -6,7 +6,7 @@ import { assign, fromCallback, fromPromise, sendTo, setup, type EventObject } fr
 import type { Model } from '../models/model.ts'
 import { nextBatch, type Batch, type BatchLimits } from './batcher.ts'
 import { versionId } from './ids.ts'
-import { ModelServer, type Current, type ModelTask } from './model-server.ts'
+import { ModelServer, WeightsError, type Current, type ModelTask } from './model-server.ts'
 import { causeOf, effect, unprovidedJob, type HeadMoved, type Ports } from './ports.ts'
 import { runActor, type RunActor } from './run-actor.ts'
 
@@ -26,7 +26,7 @@ export interface ModelContext {
   readonly broken: number
 }
 
-export type ModelEvent = { type: 'task'; task: ModelTask } | HeadMoved | { type: 'stop' }
+export type ModelEvent = { type: 'task'; task: ModelTask } | { type: 'paused' } | HeadMoved | { type: 'stop' }
 
 /** Requests that arrive together are looked at together. */
 const GATHER_MS = 1
@@ -37,7 +37,7 @@ const noBatch: (...args: readonly unknown[]) => Batch | null = () => null
 export const modelMachine = setup({
   types: { context: {} as ModelContext, events: {} as ModelEvent },
   actors: {
-    /** Sends `task` for every request, except between `pause` and `resume`. */
+    /** Sends `task` for every request, except between `pause`, which it answers with `paused`, and `resume`. */
     pull: fromCallback<EventObject>(() => {}),
     /** Sends `head` whenever a version is committed. */
     watchHead: fromCallback<EventObject>(() => {}),
@@ -115,12 +115,12 @@ export const modelMachine = setup({
      * is sound, get the work: without them there may never be a next version.
      */
     broken: {
-      entry: [sendTo('pull', { type: 'pause' }), 'release'],
       exit: sendTo('pull', { type: 'resume' }),
-      on: { task: { actions: [{ type: 'hold', params: ({ event }) => ({ task: event.task }) }, 'release'] } },
+      // Only then: what is given back must not come back to this actor.
+      on: { paused: { actions: 'release' } },
       initial: 'waiting',
       states: {
-        waiting: { after: { broken: 'mending' } },
+        waiting: { entry: sendTo('pull', { type: 'pause' }), after: { broken: 'mending' } },
         mending: {
           invoke: {
             src: 'mend',
@@ -144,7 +144,8 @@ export const modelMachine = setup({
 /** One alarm per version, whoever meets it first; each actor warns for itself. */
 function alarm(ports: Ports, version: number, error: unknown): void {
   ports.warn('serving requests', error)
-  const message = `the weights of version ${version} do not load, the ones before them stay: ${causeOf(error)}`
+  if (!(error instanceof WeightsError)) return
+  const message = `the weights of version ${version} do not load, the ones before them stay: ${causeOf(error.cause)}`
   const data = { step: version, name: 'bad-weights', message, value: version }
   ports.bus
     .append('alarm', `bad-weights-${versionId(version)}`, data)

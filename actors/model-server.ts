@@ -21,6 +21,14 @@ export interface Current {
 
 const IMAGE_CACHE_BYTES = 256 * 2 ** 20
 
+/** The newest weights do not load; the cause says why. */
+export class WeightsError extends Error {
+  override name = 'WeightsError'
+  constructor(cause: unknown) {
+    super(cause instanceof Error ? cause.message : String(cause), { cause })
+  }
+}
+
 export class ModelServer {
   readonly #ports: Ports
   readonly #model: Model
@@ -57,8 +65,10 @@ export class ModelServer {
   }
 
   /** Brings the newest weights into the model; rejects when they do not load. */
-  load({ adapter }: Current): Promise<void> {
-    return this.#library.load(adapter)
+  async load({ adapter }: Current): Promise<void> {
+    await this.#library.load(adapter).catch((error: unknown) => {
+      throw new WeightsError(error)
+    })
   }
 
   /**
@@ -72,7 +82,7 @@ export class ModelServer {
     try {
       await this.#library.load(version === head.version ? head.adapter : await this.#library.adapterOf(version))
     } catch (error) {
-      if (version === head.version) throw error
+      if (version === head.version) throw new WeightsError(error)
       for (const { key } of tasks) this.#held.delete(key)
       for (const { key } of tasks) this.#ports.giveBack(key, error)
       return

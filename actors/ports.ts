@@ -92,7 +92,7 @@ export class Ports {
     if (!this.#closing) this.#onWarning(message, error)
   }
 
-  /** Sends `task` for every delivery. Stopping it takes no more; nor does it between `pause` and `resume`. */
+  /** Sends `task` for every delivery. Stopping it takes no more; nor does it between `pause`, answered by `paused`, and `resume`. */
   pulling(...sources: readonly TaskSource[]): CallbackActorLogic<EventObject> {
     return fromCallback<EventObject>(({ sendBack, receive }) => {
       const take = () => this.take(sources, (task) => sendBack({ type: 'task', task } as EventObject))
@@ -102,6 +102,7 @@ export class Ports {
         if (type !== 'pause') return
         stop?.()
         stop = null
+        sendBack({ type: 'paused' })
       })
       return () => stop?.()
     })

@@ -56,7 +56,12 @@ describe('model machine', () => {
     const load = () => (++tries < 3 ? Promise.reject(new Error('corrupt')) : Promise.resolve())
     const machine = modelMachine.provide({
       actors: {
-        pull: fromCallback<EventObject>(({ receive }) => receive(({ type }) => seen.push(type))),
+        pull: fromCallback<EventObject>(({ receive, sendBack }) =>
+          receive(({ type }) => {
+            seen.push(type)
+            if (type === 'pause') sendBack({ type: 'paused' })
+          }),
+        ),
         watchHead: silent,
         serve: fromPromise(load),
         mend: fromPromise(load),
@@ -78,7 +83,7 @@ describe('model machine', () => {
     clock.increment(1000)
     await waitFor(actor, (snapshot) => snapshot.value === 'lingering')
     expect(tries).toBe(3)
-    expect(seen).toEqual(['alarm', 'release', 'pause', 'alarm', 'resume'])
+    expect(seen).toEqual(['alarm', 'pause', 'release', 'alarm', 'pause', 'release', 'resume'])
   })
 })
 

@@ -61,7 +61,7 @@ const damaging =
         const method = Reflect.get(target, key) as unknown
         if (typeof method !== 'function') return method
         const call = (...args: unknown[]) => (method as (...a: unknown[]) => unknown).apply(target, args)
-        if (key !== 'getBlob') return call
+        if (key !== 'viewBlob') return call
         return (name: string) => (name === blob ? Promise.reject(new BlobError('corrupt on its way')) : call(name))
       },
     })
