@@ -31,6 +31,8 @@ export class TrainingJob {
   readonly #options: OptimizerOptions
   #learned: Learned | null = null
   #head: HeadEntry | null = null
+  /** Counts takeovers: what belongs to an earlier one, and ends late, must change nothing. */
+  #term = 0
   #batch: StepBatch | null = null
   #update: StepUpdate | null = null
   readonly #watch: StopWatch
@@ -48,11 +50,16 @@ export class TrainingJob {
 
   async restore(): Promise<{ version: number; epoch: number }> {
     const { bus } = this.#ports
+    const term = ++this.#term
     const known = await bus.getHead()
     const head = known ? { ...known.head, epoch: known.head.epoch + 1 } : await this.#base()
     if (!(await bus.moveHead(head, known?.revision ?? null))) throw new Error('another Optimizer takes over just now')
-    this.#head = await bus.getHead()
-    this.#learned = await restore(bus, head)
+    const entry = await bus.getHead()
+    if (entry?.head.epoch !== head.epoch) throw new Error('another Optimizer has taken over already')
+    const learned = await restore(bus, head)
+    if (term !== this.#term) throw new Error('this Optimizer has begun again meanwhile')
+    this.#head = entry
+    this.#learned = learned
     this.book.forgetBefore(head.version)
     await this.#recordVersion(head)
     if (head.version > 0 && !(await bus.find('step', stepId(head.version)))) await this.#recordLost(head)
@@ -67,34 +74,44 @@ export class TrainingJob {
 
   async collect(step: number, signal: AbortSignal): Promise<void> {
     this.#watch.start()
-    this.#batch = await this.book.when(step, 'judged', signal)
-    if (!this.#batch) throw new Error(`step ${step} is committed already`)
+    const batch = await this.book.when(step, 'judged', signal)
+    signal.throwIfAborted()
+    if (!batch) throw new Error(`step ${step} is committed already`)
+    this.#batch = batch
     this.#watch.lap('rollout')
   }
 
   async update(step: number, signal: AbortSignal): Promise<void> {
-    this.#update = await updateStep(this.#ports, this.#batch!, step - 1, this.#learned!, this.#options, signal)
+    const update = await updateStep(this.#ports, this.#batch!, step - 1, this.#learned!, this.#options, signal)
+    signal.throwIfAborted()
+    this.#update = update
     this.#watch.lap('update')
   }
 
   async commit(step: number, epoch: number): Promise<Commit> {
     const { bus } = this.#ports
+    const term = this.#term
     const { learned, groups } = this.#update!
+    // The head that this update was made on. Who wakes up here after a long time may have taken over anew meanwhile.
+    const { revision } = this.#head!
     const blobs = await store(bus, learned)
     const head: Head = { version: step, parent: step - 1, ...blobs, epoch, consumed: [...groups] }
-    if (!(await bus.moveHead(head, this.#head!.revision))) return 'superseded'
-    this.#head = await bus.getHead()
+    if (!(await bus.moveHead(head, revision))) return 'superseded'
+    const entry = await bus.getHead()
+    if (term !== this.#term || entry?.head.epoch !== epoch) return 'superseded'
+    this.#head = entry
     this.#learned = learned
     this.#watch.lap('commit')
-    return this.#head?.head.epoch === epoch ? 'committed' : 'superseded'
+    return 'committed'
   }
 
   async record(step: number): Promise<void> {
     const { bus } = this.#ports
     const { groups, dropped, metrics, garbage } = this.#update!
     const batch = this.#batch!
+    const { head } = this.#head!
     const { seconds, laps } = this.#watch
-    await this.#recordVersion(this.#head!.head)
+    await this.#recordVersion(head)
     await this.#recordStep(batch, {
       groups,
       dropped,

@@ -102,7 +102,8 @@ export class TaskQueue {
 
   #later(delayMs: number, task: QueuedTask, place: 'first' | 'last'): void {
     const put = () => {
-      if (task.done) return
+      // A queue holds a task once, however often it comes back.
+      if (task.done || this.#ready.includes(task)) return
       if (place === 'first') this.#ready.unshift(task)
       else this.#ready.push(task)
       this.dispatch()
