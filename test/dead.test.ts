@@ -46,7 +46,7 @@ afterAll(async () => {
     started?.kill('SIGKILL')
     await started?.ended
   }
-  await rm(dir, { recursive: true, force: true })
+  await rm(dir, { recursive: true, force: true, maxRetries: 20 })
 })
 
 async function dead(

@@ -44,7 +44,7 @@ beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), 'visplay-families-'))
   await writeFile(join(dir, 'judge.ts'), JUDGE)
 })
-afterAll(() => rm(dir, { recursive: true, force: true }))
+afterAll(() => rm(dir, { recursive: true, force: true, maxRetries: 20 }))
 
 describe.each(['smolvlm/tiny64', 'llava/small-crop', 'llava_next/small-anyres', 'qwen2_5_vl/small'])(
   '%s',

@@ -28,7 +28,7 @@ afterEach(() => {
 })
 afterAll(async () => {
   await hub.close()
-  await rm(dir, { recursive: true, force: true })
+  await rm(dir, { recursive: true, force: true, maxRetries: 20 })
 })
 
 const newHome = () => join(dir, `home${++homes}`)

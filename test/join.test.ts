@@ -19,7 +19,7 @@ beforeAll(async () => {
   // A cache of its own for the checkpoint; the server is the one that is installed.
   env = { ...process.env, XDG_CACHE_HOME: join(dir, 'cache') }
 })
-afterAll(async () => rm(dir, { recursive: true, force: true }))
+afterAll(async () => rm(dir, { recursive: true, force: true, maxRetries: 20 }))
 
 const start = (name: string, ...args: string[]): Program =>
   startProgram(['evolve', '--json', '--out', join(dir, name), '--run', name, ...SMALL, ...args])

@@ -137,7 +137,7 @@ describe('in a run', () => {
   afterAll(async () => {
     evolving.kill('SIGKILL')
     await evolving.ended
-    await rm(dir, { recursive: true, force: true })
+    await rm(dir, { recursive: true, force: true, maxRetries: 20 })
   })
 
   async function serve(...args: string[]): Promise<{ server: Program; url: string }> {

@@ -47,7 +47,7 @@ beforeAll(async () => {
 afterAll(async () => {
   evolving?.kill('SIGKILL')
   await evolving?.ended
-  await rm(dir, { recursive: true, force: true })
+  await rm(dir, { recursive: true, force: true, maxRetries: 20 })
 })
 
 async function write(name: string, text: string): Promise<string> {

@@ -22,7 +22,7 @@ beforeAll(async () => {
   expect(code, stderr).toBe(0)
   whole = { sha: await shaOf('whole'), trained: await trainedIn('whole'), ms }
 })
-afterAll(() => rm(dir, { recursive: true, force: true }))
+afterAll(() => rm(dir, { recursive: true, force: true, maxRetries: 20 }))
 
 const fresh = (name: string): Program =>
   startProgram(['evolve', '--json', '--seed', '3', '--steps', String(STEPS), ...SMALL, '--out', join(dir, name)])

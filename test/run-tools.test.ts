@@ -36,7 +36,7 @@ beforeAll(async () => {
   await close()
   expect(problems).toEqual([])
 })
-afterAll(async () => rm(dir, { recursive: true, force: true }))
+afterAll(async () => rm(dir, { recursive: true, force: true, maxRetries: 20 }))
 
 async function lines(...args: string[]): Promise<{ code: number | null; lines: Record<string, unknown>[] }> {
   const { code, stdout } = await program([...args, '--json'])

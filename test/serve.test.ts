@@ -28,7 +28,7 @@ beforeAll(async () => {
   image = join(dir, '000000.png')
   picture = `data:image/png;base64,${(await readFile(image)).toString('base64')}`
 })
-afterAll(() => rm(dir, { recursive: true, force: true }))
+afterAll(() => rm(dir, { recursive: true, force: true, maxRetries: 20 }))
 
 interface Listening {
   readonly event: string

@@ -44,7 +44,7 @@ afterAll(async () => {
     await running.ended
   }
   await Promise.all(servers.map((server) => server.stop()))
-  await rm(dir, { recursive: true, force: true })
+  await rm(dir, { recursive: true, force: true, maxRetries: 20 })
 })
 
 const tlsOf = (pair: Pair, ca: Pair | null = authority): Promise<ServerTls> =>
