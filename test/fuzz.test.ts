@@ -240,7 +240,7 @@ async function withFile<T>(
 const text = (name: string) => readFile(join(whole, name), 'utf8')
 const prompt = (folder: string) => async () => {
   const processor = await loadSmolVlmProcessor(folder, await loadSmolVlmConfig(folder))
-  processor.splitPrompt('What is it?', { rows: 0, cols: 0, features: processor.imageSeqLen })
+  processor.prompts.splitPrompt('What is it?', { rows: 0, cols: 0, features: processor.imageSeqLen })
 }
 
 describe('configuration', () => {

@@ -74,7 +74,7 @@ describe.each(smolVlmVariants)('%s', (variant) => {
     for (const name of goldenCases(variant)) {
       const golden = goldenJson<Case>(variant, 'cases', `${name}.json`)
       const grids = (golden.tile_rows ?? []).map((rows, i) => layoutOf(processor, rows, golden.tile_cols![i]!))
-      const { prefix, suffix } = processor.splitMessages(messagesOf(golden), grids)
+      const { prefix, suffix } = processor.prompts.splitMessages(messagesOf(golden), grids)
       expect([...prefix, ...suffix]).toEqual(golden.input_ids)
       expect(suffix).not.toContain(config.imageTokenId)
     }
@@ -85,11 +85,11 @@ describe.each(smolVlmVariants)('%s', (variant) => {
     const golden = goldenJson<Case>(variant, 'cases', 'single.json')
     const grid = layoutOf(processor, golden.tile_rows![0]!, golden.tile_cols![0]!)
     const text = messagesOf(golden)[0]!.content.at(1) as { text: string }
-    const { prefix, suffix } = processor.splitPrompt(text.text, grid)
+    const { prefix, suffix } = processor.prompts.splitPrompt(text.text, grid)
     expect([...prefix, ...suffix]).toEqual(golden.input_ids)
-    expect(processor.splitPrompt('another text', grid).prefix).toEqual(prefix)
+    expect(processor.prompts.splitPrompt('another text', grid).prefix).toEqual(prefix)
 
-    const plain = processor.splitPrompt('no picture', null)
+    const plain = processor.prompts.splitPrompt('no picture', null)
     expect(plain.prefix).toHaveLength(1)
     const whole = processor.tokenizer.encode(plain.prompt)
     expect([...plain.prefix, ...plain.suffix]).toEqual(whole)
@@ -98,8 +98,8 @@ describe.each(smolVlmVariants)('%s', (variant) => {
   it('keeps placeholders and turn ends out of what users write', async () => {
     const { processor } = await processorOf(variant)
     const grid = layoutOf(processor, 0, 0)
-    const clean = processor.splitPrompt('How many?', grid)
-    const dirty = processor.splitPrompt('How <im<image>age>many?<end_of_utterance>', grid)
+    const clean = processor.prompts.splitPrompt('How many?', grid)
+    const dirty = processor.prompts.splitPrompt('How <im<image>age>many?<end_of_utterance>', grid)
     expect(dirty.suffix).toEqual(clean.suffix)
   })
 })
@@ -107,7 +107,7 @@ describe.each(smolVlmVariants)('%s', (variant) => {
 it('counts placeholders against pictures', async () => {
   const { processor } = await processorOf('smolvlm/tiny64')
   const messages: ChatMessage[] = [{ role: 'user', content: [{ type: 'image' }, { type: 'text', text: 'Is it red?' }] }]
-  expect(() => processor.splitMessages(messages, [])).toThrow('1 <image> placeholders for 0 pictures')
+  expect(() => processor.prompts.splitMessages(messages, [])).toThrow('1 <image> placeholders for 0 pictures')
 })
 
 it('follows the file route of pictures with an alpha channel, an orientation, or no colours', async () => {

@@ -19,7 +19,7 @@ describe('prompts', () => {
   const layout = { rows: 2, cols: 3, features: 6 }
 
   it('are cut behind the marks of the last picture', () => {
-    const { prompt, prefix, suffix } = processor.splitPrompt('How many?', layout)
+    const { prompt, prefix, suffix } = processor.prompts.splitPrompt('How many?', layout)
     expect(prompt).toContain('<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>How many?<|im_end|>\n')
     const { tokenizer } = processor
     const pads = '<|image_pad|>'.repeat(6)
@@ -27,23 +27,23 @@ describe('prompts', () => {
     expect([...prefix, ...suffix]).toEqual(tokenizer.encode(whole, { addSpecialTokens: false }))
     expect(prefix.at(-1)).toBe(tokenizer.idOf('<|vision_end|>'))
     expect(prefix.filter((id) => id === IMAGE)).toHaveLength(6)
-    expect(processor.splitPrompt('another text', layout).prefix).toEqual(prefix)
-    expect(processor.splitPrompt('How many?', { rows: 1, cols: 6, features: 6 }).prefix).toEqual(prefix)
+    expect(processor.prompts.splitPrompt('another text', layout).prefix).toEqual(prefix)
+    expect(processor.prompts.splitPrompt('How many?', { rows: 1, cols: 6, features: 6 }).prefix).toEqual(prefix)
   })
 
   it('of several pictures hold each in its place', () => {
     const image = { type: 'image' } as const
     const text = (t: string) => ({ type: 'text', text: t }) as const
     const messages: ChatMessage[] = [{ role: 'user', content: [text('a '), image, text(' b '), image, text(' c')] }]
-    const { prefix, suffix } = processor.splitMessages(messages, [layout, { rows: 1, cols: 1, features: 1 }])
+    const { prefix, suffix } = processor.prompts.splitMessages(messages, [layout, { rows: 1, cols: 1, features: 1 }])
     expect(prefix.filter((id) => id === IMAGE)).toHaveLength(7)
     expect(suffix).not.toContain(IMAGE)
-    expect(() => processor.splitMessages(messages, [layout])).toThrow('for 1 pictures')
+    expect(() => processor.prompts.splitMessages(messages, [layout])).toThrow('for 1 pictures')
   })
 
   it('keep placeholders and turn ends out of what users write', () => {
-    const dirty = processor.splitPrompt('How <|image_<|im_end|>pad|>many?<|vision_start|>', layout)
-    expect(dirty).toMatchObject({ suffix: processor.splitPrompt('How many?', layout).suffix })
+    const dirty = processor.prompts.splitPrompt('How <|image_<|im_end|>pad|>many?<|vision_start|>', layout)
+    expect(dirty).toMatchObject({ suffix: processor.prompts.splitPrompt('How many?', layout).suffix })
   })
 })
 

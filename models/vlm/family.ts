@@ -107,15 +107,20 @@ export interface SplitPrompt {
   readonly suffix: readonly number[]
 }
 
-/** Pictures and messages to inputs, as the family's processor in transformers (its Pillow variant) does it. */
-export interface Processor {
-  readonly tokenizer: Tokenizer
-  /** All steps behind the decoder. Throws a RangeError for a picture that the model cannot take. */
-  preparePicture(image: RgbImage): Picture
+/** Chats to token ids (prompts.ts). */
+export interface PromptSplitter {
   /** The prompt of one user turn, the picture first; names of special tokens are removed from `text`. */
   splitPrompt(text: string, layout: PictureLayout | null): SplitPrompt
   /** The prompt of a conversation, the generation prompt added; `layouts` are those of its pictures in order. */
   splitMessages(messages: readonly ChatMessage[], layouts: readonly PictureLayout[]): SplitPrompt
+}
+
+/** Pictures and messages to inputs, as the family's processor in transformers (its Pillow variant) does it. */
+export interface Processor {
+  readonly tokenizer: Tokenizer
+  readonly prompts: PromptSplitter
+  /** All steps behind the decoder. Throws a RangeError for a picture that the model cannot take. */
+  preparePicture(image: RgbImage): Picture
   /**
    * The image settings that a checkpoint's file states as transformers reports them, with defaults filled in and older
    * names replaced. Left out where files state everything.

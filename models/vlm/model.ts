@@ -211,7 +211,7 @@ export class VlmModel implements Model {
     return Promise.all(
       groupByImage(items).map(async ({ image, entries }) => {
         const layout = image && (await this.#layout(image))
-        const split = entries.map(({ item }) => this.processor.splitPrompt(item.prompt, layout))
+        const split = entries.map(({ item }) => this.processor.prompts.splitPrompt(item.prompt, layout))
         const prompts = entries.map(({ item }, p) => ({
           tokens: split[p]!.suffix,
           completions: item.completions?.map((c) => c.tokens) ?? [],

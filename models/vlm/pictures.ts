@@ -28,7 +28,7 @@ export async function processConversation(
   images: readonly Uint8Array[],
 ): Promise<ModelInputs> {
   const pictures = await Promise.all(images.map((bytes) => readPicture(processor, bytes)))
-  const { prompt, prefix, suffix } = processor.splitMessages(
+  const { prompt, prefix, suffix } = processor.prompts.splitMessages(
     messages,
     pictures.map((p) => p.layout),
   )

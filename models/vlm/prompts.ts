@@ -2,7 +2,7 @@
 import { LRUCache } from 'lru-cache'
 import { type ChatMessage, type ChatTemplate, renderChat } from '../io/chat-template.ts'
 import type { Tokenizer } from '../io/tokenizer.ts'
-import type { PictureLayout, SplitPrompt } from './family.ts'
+import type { PictureLayout, PromptSplitter, SplitPrompt } from './family.ts'
 
 /** A prompt that cannot be built, such as one whose placeholders do not match its pictures. */
 export class PromptError extends Error {
@@ -20,7 +20,7 @@ export interface PictureText {
 }
 
 /** Made once for a checkpoint; keeps what it encoded. */
-export class Prompts {
+export class Prompts implements PromptSplitter {
   /** Ids of the few distinct prompt heads (one per picture layout), so that only the text is encoded each time. */
   readonly #heads = new Map<string, readonly number[]>()
   /** Prompts seen: a step asks for each several times, to sample and to train. */
@@ -32,7 +32,6 @@ export class Prompts {
     private readonly picture: PictureText,
   ) {}
 
-  /** See `Processor.splitPrompt`. */
   splitPrompt(text: string, layout: PictureLayout | null): SplitPrompt {
     const key = `${layout ? `${layout.features}:${layout.rows}x${layout.cols}` : 'text'} ${text}`
     let split = this.#prompts.get(key)
@@ -49,7 +48,7 @@ export class Prompts {
     return this.splitMessages([{ role: 'user', content }], layout ? [layout] : [])
   }
 
-  /** See `Processor.splitMessages`. Throws a `PromptError` when placeholders and pictures differ in number. */
+  /** Throws a `PromptError` when placeholders and pictures differ in number. */
   splitMessages(messages: readonly ChatMessage[], layouts: readonly PictureLayout[]): SplitPrompt {
     const prompt = renderChat(this.template, messages, { addGenerationPrompt: true, variables: this.#variables() })
     const { head, tail } = expandPictures(prompt, layouts, this.picture)

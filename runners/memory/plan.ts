@@ -153,7 +153,7 @@ export function pictureSizes({ processor }: Sizes): Pick<Workload, 'tiles' | 'ti
 
 /** One step: the question of each picture, then answers to each question. */
 function runWorkload(sizes: Sizes, { groups, generation, prompts, train, loss, images, world }: Config): Workload {
-  const suffix = (text: string) => sizes.processor.splitPrompt(text, null).suffix.length
+  const suffix = (text: string) => sizes.processor.prompts.splitPrompt(text, null).suffix.length
   const { questions, answers } = groups
   const tokens = questions * generation.maxQuestionTokens + questions * answers * generation.maxAnswerTokens
   return {

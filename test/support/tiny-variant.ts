@@ -34,7 +34,7 @@ export async function openTiny(name: string = TINY[0]): Promise<TinyVariant> {
     ...variant,
     root: (picture, more = []) => {
       const layout = picture === null ? null : layouts[picture]!
-      const prefix = [...processor.splitPrompt('a', layout).prefix, ...more]
+      const prefix = [...processor.prompts.splitPrompt('a', layout).prefix, ...more]
       const positions = architecture.positions?.(prefix, layout ? [layout] : [])
       const firstFeature = layouts.slice(0, picture ?? 0).reduce((n, l) => n + l.features, 0)
       return { prefix, firstFeature, ...(positions && { positions }) }

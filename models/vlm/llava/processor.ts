@@ -1,14 +1,14 @@
 /** Messages and pictures → token ids and pixels: LlavaProcessor of transformers. */
-import { join } from 'node:path'
-import { type ChatMessage, type ChatTemplate, loadChatTemplate } from '../../io/chat-template.ts'
+import { type ChatTemplate, loadChatTemplate } from '../../io/chat-template.ts'
 import { CheckpointError } from '../../io/checkpoint-error.ts'
 import type { RgbImage } from '../../io/image.ts'
 import { normalise, writePlanes } from '../../io/pixels.ts'
 import { loadTokenizer, type Tokenizer } from '../../io/tokenizer.ts'
 import { f32 } from '../../tensor.ts'
-import type { Picture, PictureLayout, Processor, ReferenceInputs, SplitPrompt } from '../family.ts'
+import type { Picture, PictureLayout, Processor, ReferenceInputs } from '../family.ts'
 import { Prompts } from '../prompts.ts'
 import { joinTiles } from '../tiles.ts'
+import { checkTokenizer } from '../tokenizer-fit.ts'
 import { patchesOf } from './clip.ts'
 import type { LlavaConfig } from './config.ts'
 import { prepareImage } from './image.ts'
@@ -34,17 +34,8 @@ export async function loadPrompts(
   { text, imageTokenId }: LlavaConfig,
 ): Promise<{ tokenizer: Tokenizer; prompts: Prompts }> {
   const tokenizer = await loadTokenizer(dir)
-  const file = join(dir, 'tokenizer.json')
-  if (tokenizer.vocabSize > text.vocab) {
-    const reason = `${tokenizer.vocabSize} tokens, but the model has ${text.vocab} (vocab_size in config.json)`
-    throw new CheckpointError(reason, { file })
-  }
-  if (tokenizer.idOf(IMAGE_TOKEN) !== imageTokenId) {
-    const own = tokenizer.idOf(IMAGE_TOKEN) ?? 'missing'
-    throw new CheckpointError(`${IMAGE_TOKEN} is ${own} here and image_token_index ${imageTokenId} in config.json`, {
-      file,
-    })
-  }
+  const image = { token: IMAGE_TOKEN, id: imageTokenId, key: 'image_token_index' }
+  checkTokenizer(dir, tokenizer, { vocab: text.vocab, image, marks: [] })
   const template: ChatTemplate = await loadChatTemplate(dir)
   const expand = ({ features }: PictureLayout) => IMAGE_TOKEN.repeat(features)
   return {
@@ -59,7 +50,7 @@ export class LlavaProcessor implements Processor {
     private readonly config: LlavaConfig,
     private readonly settings: LlavaImageSettings,
     readonly tokenizer: Tokenizer,
-    private readonly prompts: Prompts,
+    readonly prompts: Prompts,
   ) {}
 
   /** Pixels are one square: [1, 3, image, image]. */
@@ -74,14 +65,6 @@ export class LlavaProcessor implements Processor {
       uint8,
       inputs: { pixels: f32(normalise(uint8, side * side, this.settings), [1, 3, side, side]) },
     }
-  }
-
-  splitPrompt(text: string, layout: PictureLayout | null): SplitPrompt {
-    return this.prompts.splitPrompt(text, layout)
-  }
-
-  splitMessages(messages: readonly ChatMessage[], layouts: readonly PictureLayout[]): SplitPrompt {
-    return this.prompts.splitMessages(messages, layouts)
   }
 
   reference(pictures: readonly Picture[]): ReferenceInputs {

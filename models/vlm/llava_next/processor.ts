@@ -1,7 +1,6 @@
 /** Messages and pictures → token ids and pixels: LlavaNextProcessor of transformers. */
 import { join } from 'node:path'
 import { z } from 'zod'
-import type { ChatMessage } from '../../io/chat-template.ts'
 import { CheckpointError } from '../../io/checkpoint-error.ts'
 import type { RgbImage } from '../../io/image.ts'
 import { readJsonIfPresent } from '../../io/json-file.ts'
@@ -9,7 +8,7 @@ import { resize } from '../../io/pil-resize.ts'
 import { normalise, writePlanes } from '../../io/pixels.ts'
 import type { Tokenizer } from '../../io/tokenizer.ts'
 import { f32, i32 } from '../../tensor.ts'
-import type { Picture, PictureLayout, Processor, ReferenceInputs, SplitPrompt } from '../family.ts'
+import type { Picture, Processor, ReferenceInputs } from '../family.ts'
 import type { LlavaConfig } from '../llava/config.ts'
 import { place } from '../llava/image.ts'
 import { type LlavaImageSettings, loadImageSettings } from '../llava/image-settings.ts'
@@ -53,7 +52,7 @@ export class LlavaNextProcessor implements Processor {
     private readonly config: LlavaConfig,
     private readonly settings: LlavaImageSettings,
     readonly tokenizer: Tokenizer,
-    private readonly prompts: Prompts,
+    readonly prompts: Prompts,
   ) {}
 
   /**
@@ -94,14 +93,6 @@ export class LlavaNextProcessor implements Processor {
     const resized = resize(image, width, height, this.settings.filter)
     const [y, x] = [Math.floor((target[0] - height) / 2), Math.floor((target[1] - width) / 2)]
     return place(resized, target[1], target[0], x, y)
-  }
-
-  splitPrompt(text: string, layout: PictureLayout | null): SplitPrompt {
-    return this.prompts.splitPrompt(text, layout)
-  }
-
-  splitMessages(messages: readonly ChatMessage[], layouts: readonly PictureLayout[]): SplitPrompt {
-    return this.prompts.splitMessages(messages, layouts)
   }
 
   /** Pictures are filled up with zeros to the tiles of the largest. */

@@ -1,13 +1,12 @@
 /** Messages and pictures → token ids and patches: Qwen2_5_VLProcessor of transformers. */
-import { join } from 'node:path'
-import { type ChatMessage, type ChatTemplate, loadChatTemplate } from '../../io/chat-template.ts'
-import { CheckpointError } from '../../io/checkpoint-error.ts'
+import { type ChatTemplate, loadChatTemplate } from '../../io/chat-template.ts'
 import type { RgbImage } from '../../io/image.ts'
 import { loadTokenizer, type Tokenizer } from '../../io/tokenizer.ts'
 import { f32 } from '../../tensor.ts'
-import type { Picture, PictureLayout, Processor, ReferenceInputs, SplitPrompt } from '../family.ts'
+import type { Picture, Processor, ReferenceInputs } from '../family.ts'
 import { Prompts } from '../prompts.ts'
 import { joinTiles } from '../tiles.ts'
+import { checkTokenizer } from '../tokenizer-fit.ts'
 import type { Qwen25VlConfig, VisionConfig } from './config.ts'
 import { loadImageSettings, reportedSettings } from './image-settings.ts'
 import { type ImageSettings, patchImage } from './patches.ts'
@@ -19,13 +18,14 @@ import { windowIndex } from './windows.ts'
 export async function loadQwen25VlProcessor(dir: string, config: Qwen25VlConfig): Promise<Qwen25VlProcessor> {
   const settings = await loadImageSettings(dir, config.vision)
   const tokenizer = await loadTokenizer(dir)
-  checkTokens(join(dir, 'tokenizer.json'), config, tokenizer)
+  const image = { token: imageToken, id: config.imageTokenId, key: 'image_token_id' }
+  checkTokenizer(dir, tokenizer, { vocab: config.text.vocab, image, marks: [visionStart, visionEnd] })
   return new Qwen25VlProcessor(settings, config.vision, tokenizer, await loadChatTemplate(dir))
 }
 
 /** Made by `loadQwen25VlProcessor`. */
 export class Qwen25VlProcessor implements Processor {
-  readonly #prompts: Prompts
+  readonly prompts: Prompts
 
   constructor(
     readonly settings: ImageSettings,
@@ -33,7 +33,7 @@ export class Qwen25VlProcessor implements Processor {
     readonly tokenizer: Tokenizer,
     template: ChatTemplate,
   ) {
-    this.#prompts = new Prompts(tokenizer, template, pictureText)
+    this.prompts = new Prompts(tokenizer, template, pictureText)
   }
 
   /** The layout is that of the image tokens; pixels are [tokens, merge², 3·temporal·patch²]. */
@@ -42,14 +42,6 @@ export class Qwen25VlProcessor implements Processor {
     const [features, perToken] = [rows * cols, this.settings.merge ** 2]
     const dims = [features, perToken, pixelValues.length / (features * perToken)]
     return { layout: { rows, cols, features }, uint8, inputs: { pixels: f32(pixelValues, dims) } }
-  }
-
-  splitPrompt(text: string, layout: PictureLayout | null): SplitPrompt {
-    return this.#prompts.splitPrompt(text, layout)
-  }
-
-  splitMessages(messages: readonly ChatMessage[], layouts: readonly PictureLayout[]): SplitPrompt {
-    return this.#prompts.splitMessages(messages, layouts)
   }
 
   reportedSettings(stated: Readonly<Record<string, unknown>>): Record<string, unknown> {
@@ -73,18 +65,4 @@ export class Qwen25VlProcessor implements Processor {
       pixels: { shape: [tokens * perToken, size], uint8: Buffer.concat(pictures.map((p) => p.uint8)), values: data },
     }
   }
-}
-
-/** The marks of pictures must be tokens, and the placeholder the one that the model looks for. */
-function checkTokens(file: string, { text, imageTokenId }: Qwen25VlConfig, tokenizer: Tokenizer): void {
-  if (tokenizer.vocabSize > text.vocab) {
-    const reason = `${tokenizer.vocabSize} tokens, but the model has ${text.vocab} (vocab_size in config.json)`
-    throw new CheckpointError(reason, { file })
-  }
-  for (const token of [imageToken, visionStart, visionEnd])
-    if (tokenizer.idOf(token) === undefined)
-      throw new CheckpointError(`no token ${token}; is it this model's tokenizer?`, { file })
-  const id = tokenizer.idOf(imageToken)
-  if (id !== imageTokenId)
-    throw new CheckpointError(`${imageToken} is ${id} here and image_token_id ${imageTokenId} in config.json`, { file })
 }

@@ -1,16 +1,17 @@
 /** Messages and pictures → token ids and pixels: SmolVLMProcessor and Idefics3Processor of transformers. */
 import { join } from 'node:path'
 import { z } from 'zod'
-import { type ChatMessage, type ChatTemplate, loadChatTemplate } from '../../io/chat-template.ts'
+import { type ChatTemplate, loadChatTemplate } from '../../io/chat-template.ts'
 import { CheckpointError } from '../../io/checkpoint-error.ts'
 import type { RgbImage } from '../../io/image.ts'
 import { readJsonIfPresent, reasonOf } from '../../io/json-file.ts'
 import type { Filter } from '../../io/pil-resize.ts'
 import { loadTokenizer, type Tokenizer } from '../../io/tokenizer.ts'
 import { f32 } from '../../tensor.ts'
-import type { Picture, PictureLayout, Processor, ReferenceInputs, SplitPrompt } from '../family.ts'
+import type { Picture, PictureLayout, Processor, ReferenceInputs } from '../family.ts'
 import { Prompts } from '../prompts.ts'
 import { joinTiles } from '../tiles.ts'
+import { checkTokenizer } from '../tokenizer-fit.ts'
 import type { SmolVlmConfig } from './config.ts'
 import { fakeToken, imagePromptString, imageToken } from './prompt.ts'
 import { type ImageSettings, maxSide, mostTiles, tileImage } from './tiles.ts'
@@ -63,7 +64,7 @@ export async function loadSmolVlmProcessor(dir: string, config: SmolVlmConfig): 
   checkFit(dir, config, settings, processor.image_seq_len, tokenizer)
   const made = new SmolVlmProcessor(settings, processor.image_seq_len, tokenizer, await loadChatTemplate(dir))
   try {
-    made.splitPrompt('What is it?', { rows: 0, cols: 0, features: processor.image_seq_len })
+    made.prompts.splitPrompt('What is it?', { rows: 0, cols: 0, features: processor.image_seq_len })
   } catch (cause) {
     if (cause instanceof CheckpointError) throw cause
     const reason = `template and tokenizer make no prompt (${reasonOf(cause)}); use those of this model`
@@ -78,14 +79,14 @@ export class SmolVlmProcessor implements Processor {
   /** Image tokens of one tile. */
   readonly imageSeqLen: number
   readonly tokenizer: Tokenizer
-  readonly #prompts: Prompts
+  readonly prompts: Prompts
 
   constructor(settings: ImageSettings, imageSeqLen: number, tokenizer: Tokenizer, template: ChatTemplate) {
     this.settings = settings
     this.imageSeqLen = imageSeqLen
     this.tokenizer = tokenizer
     const expand = (layout: PictureLayout) => imagePromptString(layout, imageSeqLen)
-    this.#prompts = new Prompts(tokenizer, template, { placeholder: imageToken, expand, last: fakeToken })
+    this.prompts = new Prompts(tokenizer, template, { placeholder: imageToken, expand, last: fakeToken })
   }
 
   /** Pixels are the tiles, row by row, the global tile last: [tiles, 3, tile, tile]. */
@@ -102,14 +103,6 @@ export class SmolVlmProcessor implements Processor {
       uint8,
       inputs: { pixels: f32(pixelValues, [tiles, 3, tile, tile]) },
     }
-  }
-
-  splitPrompt(text: string, layout: PictureLayout | null): SplitPrompt {
-    return this.#prompts.splitPrompt(text, layout)
-  }
-
-  splitMessages(messages: readonly ChatMessage[], layouts: readonly PictureLayout[]): SplitPrompt {
-    return this.#prompts.splitMessages(messages, layouts)
   }
 
   reference(pictures: readonly Picture[]): ReferenceInputs {
@@ -163,19 +156,6 @@ function checkFit(
     const reason = `a picture would become ${tiles} tiles of ${imageSeqLen} tokens, more than ${MOST_TOKENS} tokens`
     throw new CheckpointError(`${reason}; lower size.longest_edge`, { file: join(dir, 'processor_config.json') })
   }
-  if (tokenizer.vocabSize > text.vocab) {
-    const reason = `${tokenizer.vocabSize} tokens, but the model has ${text.vocab} (vocab_size in config.json); use the model's own tokenizer`
-    throw new CheckpointError(reason, { file: join(dir, 'tokenizer.json') })
-  }
-  for (const token of [imageToken, fakeToken]) {
-    if (tokenizer.idOf(token) === undefined) {
-      throw new CheckpointError(`no token ${token}; is it this model's tokenizer?`, {
-        file: join(dir, 'tokenizer.json'),
-      })
-    }
-  }
-  if (tokenizer.idOf(imageToken) !== imageTokenId) {
-    const reason = `${imageToken} is ${tokenizer.idOf(imageToken)} here and image_token_id ${imageTokenId} in config.json`
-    throw new CheckpointError(reason, { file: join(dir, 'tokenizer.json') })
-  }
+  const image = { token: imageToken, id: imageTokenId, key: 'image_token_id' }
+  checkTokenizer(dir, tokenizer, { vocab: text.vocab, image, marks: [fakeToken] })
 }
