@@ -1,17 +1,14 @@
 /** The proof of a run: its log, the moves of its head, its blobs and its updates against every invariant. */
 import { Audit, type Violation } from '../../actors/audit.ts'
 import { versionId } from '../../actors/ids.ts'
-import { Replay } from '../../actors/replay.ts'
-import { createJudge } from '../../actors/rewards/recipes/registry.ts'
-import { embeddingSimilarity } from '../../actors/rewards/similarity.ts'
 import { BlobError, MissingBlobError, type HeadEntry } from '../../bus/bus.ts'
 import { parseEnvelope } from '../../bus/codec.ts'
 import { headSchema, type EventData } from '../../bus/messages.ts'
 import type { Tap } from '../../bus/nats/tap.ts'
 import { HEAD_KEY } from '../../bus/subjects.ts'
 import type { Config } from '../../configs/schema.ts'
-import { openEmbedder } from '../../models/similarity/embedder.ts'
 import { assembleOptions } from '../evolve/assemble-options.ts'
+import { openReplay } from '../replay/open-replay.ts'
 import { isReplayed } from '../replay/replay.ts'
 import { readLog } from '../tap/records.ts'
 
@@ -29,13 +26,7 @@ export interface AuditResult {
 export async function auditRun(tap: Tap, config: Config, signal: AbortSignal): Promise<AuditResult> {
   const { questioner, reasoner } = assembleOptions(config).roleWeights
   const audit = new Audit({ trains: { questioner: questioner !== 0, reasoner: reasoner !== 0 } })
-  const replay = new Replay({
-    recipe: createJudge(config.recipe, config.recipes[config.recipe]),
-    only: config.recipe,
-    similarity: embeddingSimilarity(await openEmbedder()),
-    images: config.groups.images,
-    assemble: assembleOptions(config),
-  })
+  const replay = await openReplay(config, config.recipe)
   const violations: Violation[] = []
   const versions: EventData<'version'>[] = []
   const counts = { verdict: 0, dropped: 0, dead: 0 }

@@ -1,12 +1,9 @@
 /** A run judged and assembled again from its log, under its own recipe or another; and the state that it was in. */
-import { Replay, REPLAYED, type ReplayRecord, type StepReplay } from '../../actors/replay.ts'
-import { createJudge } from '../../actors/rewards/recipes/registry.ts'
-import { embeddingSimilarity } from '../../actors/rewards/similarity.ts'
+import { REPLAYED, type ReplayRecord, type StepReplay } from '../../actors/replay.ts'
 import type { Tap } from '../../bus/nats/tap.ts'
 import type { Config } from '../../configs/schema.ts'
-import { openEmbedder } from '../../models/similarity/embedder.ts'
-import { assembleOptions } from '../evolve/assemble-options.ts'
 import { readLog } from '../tap/records.ts'
+import { openReplay } from './open-replay.ts'
 
 export interface ReplayRunOptions {
   /** The configuration to judge by. */
@@ -41,13 +38,7 @@ export interface ReplayResult {
 /** Reads the log once, up to `to`. */
 export async function replayRun(tap: Tap, options: ReplayRunOptions): Promise<ReplayResult> {
   const { config, only, to, signal, onStep, onProblem } = options
-  const replay = new Replay({
-    recipe: createJudge(config.recipe, config.recipes[config.recipe]),
-    only,
-    similarity: embeddingSimilarity(await openEmbedder()),
-    images: config.groups.images,
-    assemble: assembleOptions(config),
-  })
+  const replay = await openReplay(config, only)
   const steps: StepReplay[] = []
   const counts = { verdict: 0, dropped: 0, dead: 0, alarm: 0 }
   let seq = 0
