@@ -6,7 +6,7 @@ import { BlobCache } from './blob-cache.ts'
 import { LostCauseError } from './dead-tasks.ts'
 import { completionId } from './ids.ts'
 import { decodeMicroBatch, policyGroups } from './micro-batch.ts'
-import type { Ports, RequestKind, TaskRef } from './ports.ts'
+import { REPLIES, type Ports, type RequestKind, type TaskRef } from './ports.ts'
 import { WeightLibrary } from './weight-library.ts'
 import { encodeWeights } from './weights-codec.ts'
 
@@ -108,7 +108,7 @@ export class ModelServer {
       tasks.map(async (task) => {
         if (task.kind === 'model.gradient' && task.data.weights < head.version) return true
         if (task.deliveries === 1) return false
-        return (await this.#ports.bus.find(REPLY[task.kind], task.id)) !== null
+        return (await this.#ports.bus.find(REPLIES[task.kind], task.id)) !== null
       }),
     )
     tasks.forEach(({ key }, i) => {
@@ -219,8 +219,6 @@ export class ModelServer {
     )
   }
 }
-
-const REPLY = { 'model.generate': 'generated', 'model.logprobs': 'logprobs', 'model.gradient': 'gradient' } as const
 
 function describe(task: ModelTask): Waiting {
   const { key, id, kind } = task

@@ -36,7 +36,12 @@ export type HeadMoved = { type: 'head'; entry: HeadEntry }
 
 /** Tasks that are answered by an event of the same id. */
 export type RequestKind = 'model.generate' | 'model.logprobs' | 'model.gradient'
-const REPLIES = { 'model.generate': 'generated', 'model.logprobs': 'logprobs', 'model.gradient': 'gradient' } as const
+/** The event that answers it. */
+export const REPLIES = {
+  'model.generate': 'generated',
+  'model.logprobs': 'logprobs',
+  'model.gradient': 'gradient',
+} as const
 export type ReplyOf<K extends RequestKind> = (typeof REPLIES)[K]
 
 export interface RequestOptions {
