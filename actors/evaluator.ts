@@ -3,7 +3,8 @@ import { assign, fromCallback, fromPromise, setup, type EventObject } from 'xsta
 import type { EvalQuestion } from './eval-set.ts'
 import { HeldOut, type HeldOutOptions } from './held-out.ts'
 import { evalId } from './ids.ts'
-import { effect, unprovidedJob, type Ports } from './ports.ts'
+import { type Ports } from './ports.ts'
+import { effect, unprovidedJob } from './unprovided.ts'
 import { runActor, type RunActor } from './run-actor.ts'
 import { scoreAnswers } from './scoring.ts'
 

@@ -1,7 +1,8 @@
 /** Judge: turns a question and its group of answers into a verdict, by a recipe. Replaceable while a run goes on. */
 import { assign, fromPromise, setup } from 'xstate'
 import type { EventData } from '../bus/messages.ts'
-import { unprovided, unprovidedJob, type Ports, type TaskRef } from './ports.ts'
+import { type Ports, type TaskRef } from './ports.ts'
+import { unprovided, unprovidedJob } from './unprovided.ts'
 import type { Judge, JudgeInput } from './rewards/recipe.ts'
 import type { Similarity } from './rewards/similarity.ts'
 import { runActor, type RunActor } from './run-actor.ts'

@@ -7,7 +7,8 @@ import type { Model } from '../models/model.ts'
 import { nextBatch, type Batch, type BatchLimits } from './batcher.ts'
 import { versionId } from './ids.ts'
 import { ModelServer, WeightsError, type Current, type ModelTask } from './model-server.ts'
-import { causeOf, effect, unprovidedJob, type HeadMoved, type Ports } from './ports.ts'
+import { causeOf, type HeadMoved, type Ports } from './ports.ts'
+import { effect, unprovidedJob } from './unprovided.ts'
 import { runActor, type RunActor } from './run-actor.ts'
 
 export interface ModelActorOptions extends Partial<BatchLimits> {

@@ -6,7 +6,8 @@
  */
 import { assign, fromCallback, fromPromise, setup, type CallbackActorLogic, type EventObject } from 'xstate'
 import { whileHeld, type Holder } from './lease.ts'
-import { effect, unprovided, unprovidedJob, type Ports } from './ports.ts'
+import { type Ports } from './ports.ts'
+import { effect, unprovided, unprovidedJob } from './unprovided.ts'
 import { runActor, type RunActor } from './run-actor.ts'
 import { TrainingJob, type Commit, type OptimizerOptions } from './training-job.ts'
 

@@ -303,20 +303,3 @@ export const backoffMs = (attempt: number): number => 100 * 4 ** (Math.max(1, at
 
 export const causeOf = (error: unknown): string =>
   error instanceof Error ? `${error.name}: ${error.message}` : String(error)
-
-/** Stands for a port in an exported machine until the creator of its actor provides the real one. */
-export function unprovided<Output, Input>(name: string): PromiseActorLogic<Output, Input> {
-  return fromPromise<Output, Input>(() => Promise.reject(new Error(`the machine's port "${name}" is not provided`)))
-}
-
-/** The same for work without a result. */
-export function unprovidedJob<Input>(name: string): PromiseActorLogic<void, Input> {
-  const refuse: (args: { input: Input }) => Promise<void> = () =>
-    Promise.reject(new Error(`the machine's port "${name}" is not provided`))
-  return fromPromise(refuse)
-}
-
-/** Stands for an effect of an exported machine until the creator of its actor provides it. */
-export function effect<Params>(): (args: unknown, params: Params) => void {
-  return () => {}
-}

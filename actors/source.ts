@@ -2,7 +2,8 @@
 import { assign, fromCallback, fromPromise, setup, type EventObject } from 'xstate'
 import { imageTaskId } from './ids.ts'
 import { ImageOrder } from './permutation.ts'
-import { effect, unprovided, type HeadMoved, type Ports } from './ports.ts'
+import { type HeadMoved, type Ports } from './ports.ts'
+import { effect, unprovided } from './unprovided.ts'
 import { runActor, type RunActor } from './run-actor.ts'
 
 /** An image of the run; `read` gives the bytes of its file. */

@@ -1,7 +1,8 @@
 /** Supervisor: starts actors, starts those again that break, and makes given-up tasks visible as alarms. */
 import { assign, enqueueActions, fromPromise, setup } from 'xstate'
 import { stepOf } from './ids.ts'
-import { effect, unprovidedJob, type Ports } from './ports.ts'
+import { type Ports } from './ports.ts'
+import { effect, unprovidedJob } from './unprovided.ts'
 import { runActor, type RunActor } from './run-actor.ts'
 
 /** Starts an actor; called again after it broke. */

@@ -15,7 +15,8 @@ import {
   type PromiseActorLogic,
 } from 'xstate'
 import type { TaskKind } from '../bus/messages.ts'
-import { effect, type Ports } from './ports.ts'
+import { type Ports } from './ports.ts'
+import { effect } from './unprovided.ts'
 
 export interface WorkerContext {
   readonly inFlight: number
