@@ -1,4 +1,5 @@
 /** `visplay tap`: listens to a run. */
+import { constants, setPriority } from 'node:os'
 import type { Command } from 'commander'
 import type { Since } from '../../bus/nats/tap.ts'
 import { UsageError } from './fail.ts'
@@ -44,6 +45,8 @@ async function run(filter: string, options: Options): Promise<void> {
   if (!/^(?:(?:task|log|live|\*)\..+|task|log|live|>)$/.test(filter)) {
     throw new UsageError(`the filter "${filter}" begins with none of task, log, live, * and >`)
   }
+  // Whoever only watches gets what the run leaves of the processor.
+  setPriority(constants.priority.PRIORITY_LOW)
   const [{ openTap }, { belongsTo, decodeHeard, lineOf }] = await Promise.all([
     import('../tap/open.ts'),
     import('../tap/decode.ts'),
