@@ -66,7 +66,7 @@ export function whileFree(options: LeaseOptions, signal: AbortSignal, work: Work
 
 export interface HoldOptions extends LeaseOptions {
   readonly me: Holder
-  /** Takes the lease at once from whoever holds it; later, as without it, only when it is free. */
+  /** Takes the lease from whoever holds it, once; after that, as without it, only when it is free. */
   readonly preempt: boolean
 }
 
@@ -93,9 +93,10 @@ export function whileHeld(options: HoldOptions, signal: AbortSignal, work: Work)
       const mine = sight.holder?.instance === me.instance
       if (mine) turn.begin()
       else turn.end()
+      // Not before: the first write may lose against a holder that renews at this moment.
+      if (mine) preempt = false
       if (mine) timer = clock.setTimeout(renew, RENEW_MS)
       else if (sight.holder === null || preempt) renew()
-      preempt = false
     }
     try {
       await watchLease(options, signal, see)

@@ -7,6 +7,7 @@ import type { Bus, HeadEntry, LogRecord, Traced } from '../bus/bus.ts'
 import { systemClock, type Clock } from '../bus/clock.ts'
 import { MAX_DELIVERIES } from '../bus/limits.ts'
 import type { EventName, Task, TaskKind } from '../bus/messages.ts'
+import { within } from '../bus/within.ts'
 import { DeadTasks, LostCauseError } from './dead-tasks.ts'
 import { whileFree, whileHeld, type Holder } from './lease.ts'
 
@@ -262,15 +263,8 @@ export class Ports {
   }
 
   /** Runs `work` with a signal that aborts after a time by the actor's clock. */
-  async within<T>(ms: number, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
-    const controller = new AbortController()
-    const late = () => controller.abort(new DOMException(`it took longer than ${ms / 1000} s`, 'TimeoutError'))
-    const timer = this.clock.setTimeout(late, ms)
-    try {
-      return await work(controller.signal)
-    } finally {
-      this.clock.clearTimeout(timer)
-    }
+  within<T>(ms: number, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    return within(ms, work, { clock: this.clock })
   }
 
   /** Sends `head` with the committed version, at once and whenever it moves. */

@@ -81,6 +81,32 @@ describe('a lease', () => {
     expect(working).toEqual([])
   })
 
+  test('goes to who preempts although the holder renews it at the same moment', async () => {
+    play('first', 'preempt')
+    await settle()
+    const bus = net.connect('second.1')
+    let late = true
+    const slow = new Proxy(bus, {
+      get: (target, property) => {
+        const own = (Reflect.get(target, property) as (...args: unknown[]) => unknown).bind?.(target)
+        if (property !== 'moveValue') return own
+        return async (...args: unknown[]) => {
+          // What was seen of the lease is an old one by the time that this is written.
+          if (late) await pass(RENEW_MS)
+          late = false
+          return own(...args)
+        }
+      },
+    })
+    const second = play('second', 'preempt', slow)
+    await pass(2 * RENEW_MS)
+    expect(late).toBe(false)
+    expect(working).toEqual(['second'])
+    await second.stop()
+    await settle()
+    expect(working).toEqual(['first'])
+  })
+
   test('of who is killed expires, and not before its time', async () => {
     play('own', 'free')
     const killed = play('killed', 'preempt')

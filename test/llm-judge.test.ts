@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
 import { agreementOf, llmAgreement } from '../actors/llm/agreement.ts'
 import type { EventData } from '../bus/messages.ts'
+import { within } from '../bus/within.ts'
 import { PACKAGE_ROOT } from '../configs/load.ts'
 import { decodeHeard } from '../runners/tap/decode.ts'
 import { openTap } from '../runners/tap/open.ts'
@@ -153,14 +154,16 @@ describe('in a run', () => {
   /** Verdicts of a judge as they come, until one passes. */
   async function verdict(passes: (data: EventData<'verdict'>) => boolean): Promise<void> {
     const { tap, close } = await openTap(undefined, run)
-    const found = new AbortController()
-    const signal = AbortSignal.any([found.signal, AbortSignal.timeout(90_000)])
-    for await (const heard of tap.listen({ filter: 'log.verdict.*', since: null, follow: true, signal })) {
-      const line = await decodeHeard(heard, tap)
-      if ('data' in line && passes(line.data as EventData<'verdict'>)) found.abort()
+    const listen = async (signal: AbortSignal) => {
+      for await (const heard of tap.listen({ filter: 'log.verdict.*', since: null, follow: true, signal })) {
+        const line = await decodeHeard(heard, tap)
+        if ('data' in line && passes(line.data as EventData<'verdict'>)) return true
+      }
+      return false
     }
+    const found = await within(90_000, listen)
     await close()
-    expect(found.signal.aborted, 'such a verdict in time').toBe(true)
+    expect(found, 'such a verdict in time').toBe(true)
   }
 
   test('the template judges with what another language model says, and verdicts name it', async () => {

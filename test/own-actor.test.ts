@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { EventData } from '../bus/messages.ts'
+import { within } from '../bus/within.ts'
 import { credentialsFile } from '../bus/nats/credentials.ts'
 import { PACKAGE_ROOT } from '../configs/load.ts'
 import type { EvolveEvent } from '../runners/cli/events.ts'
@@ -60,19 +61,16 @@ const inject = (file: string): Program => startProgram(['actor', file, '--run', 
 /** Resolves when a message that passes is said. */
 async function hear<T>(filter: string, passes: (data: T) => boolean): Promise<void> {
   const { tap, close } = await openTap(undefined, run)
-  const stop = new AbortController()
-  const options = {
-    filter,
-    since: null,
-    follow: true,
-    signal: AbortSignal.any([stop.signal, AbortSignal.timeout(60_000)]),
+  const listen = async (signal: AbortSignal) => {
+    for await (const heard of tap.listen({ filter, since: null, follow: true, signal })) {
+      const line = await decodeHeard(heard, tap)
+      if ('data' in line && passes(line.data as T)) return true
+    }
+    return false
   }
-  for await (const heard of tap.listen(options)) {
-    const line = await decodeHeard(heard, tap)
-    if ('data' in line && passes(line.data as T)) stop.abort()
-  }
+  const heard = await within(60_000, listen)
   await close()
-  expect(stop.signal.aborted, `heard ${filter} in time`).toBe(true)
+  expect(heard, `heard ${filter} in time`).toBe(true)
 }
 
 const judgedBy = (name: string) => hear<EventData<'verdict'>>('log.verdict.*', ({ judge }) => judge.name === name)

@@ -2,6 +2,7 @@
 import pLimit from 'p-limit'
 import pRetry, { AbortError } from 'p-retry'
 import { z } from 'zod'
+import { within } from '../../bus/within.ts'
 
 const optionsSchema = z.object({
   /** Base of the API, such as `http://127.0.0.1:8000/v1`. */
@@ -98,14 +99,16 @@ export class ChatClient {
 
   async #fetch(path: string, body?: string, signal?: AbortSignal): Promise<{ status: number; text: string }> {
     const { url, key, timeoutMs } = this.#options
-    const timeout = AbortSignal.timeout(timeoutMs)
-    try {
-      const response = await fetch(`${url}${path}`, {
-        ...(body !== undefined && { method: 'POST', body }),
-        headers: { 'content-type': 'application/json', ...(key && { authorization: `Bearer ${key}` }) },
-        signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
-      })
+    const request = {
+      ...(body !== undefined && { method: 'POST', body }),
+      headers: { 'content-type': 'application/json', ...(key && { authorization: `Bearer ${key}` }) },
+    }
+    const ask = async (until: AbortSignal) => {
+      const response = await fetch(`${url}${path}`, { ...request, signal: until })
       return { status: response.status, text: await response.text() }
+    }
+    try {
+      return await within(timeoutMs, ask, { signal })
     } catch (cause) {
       signal?.throwIfAborted()
       throw new LlmError(`the LLM at ${url} does not answer (${reasonOf(cause)})`, { cause })

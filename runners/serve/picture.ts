@@ -1,6 +1,7 @@
 /** A picture of a request: a data: URL, or an address where the server was told to fetch such. */
 import { createHash } from 'node:crypto'
 import sharp from 'sharp'
+import { within } from '../../bus/within.ts'
 import { invalid } from './api-error.ts'
 
 export interface Picture {
@@ -44,18 +45,22 @@ async function fetchPicture(url: string, { remote, maxBytes }: PictureLimits, si
       'image_url: this server fetches nothing; give a data: URL, or start it with --fetch-images',
       'invalid_image_url',
     )
-  const parts: Uint8Array[] = []
-  let length = 0
   try {
-    const response = await fetch(url, { signal: AbortSignal.any([signal, AbortSignal.timeout(FETCH_MS)]) })
-    if (!response.ok) throw new Error(`status ${response.status}`)
-    for await (const part of response.body ?? []) {
-      parts.push(part as Uint8Array)
-      if ((length += (part as Uint8Array).length) > maxBytes) throw new Error(`more than ${maxBytes} bytes`)
-    }
+    return await within(FETCH_MS, (until) => download(url, maxBytes, until), { signal })
   } catch (cause) {
     signal.throwIfAborted()
     throw invalid(PARAM, `image_url: cannot be fetched (${(cause as Error).message})`, 'invalid_image_url')
+  }
+}
+
+async function download(url: string, maxBytes: number, signal: AbortSignal): Promise<Buffer> {
+  const parts: Uint8Array[] = []
+  let length = 0
+  const response = await fetch(url, { signal })
+  if (!response.ok) throw new Error(`status ${response.status}`)
+  for await (const part of response.body ?? []) {
+    parts.push(part as Uint8Array)
+    if ((length += (part as Uint8Array).length) > maxBytes) throw new Error(`more than ${maxBytes} bytes`)
   }
   return Buffer.concat(parts)
 }

@@ -3,6 +3,7 @@ import { decode } from '../../bus/codec.ts'
 import { headSchema, type EventData, type LiveData } from '../../bus/messages.ts'
 import type { Queue } from '../../bus/nats/queues.ts'
 import type { Tap } from '../../bus/nats/tap.ts'
+import { within } from '../../bus/within.ts'
 import { decodeHeard } from '../tap/decode.ts'
 
 /** Every actor is heard within one heartbeat and a little more. */
@@ -82,14 +83,16 @@ type Heartbeat = LiveData<'heartbeat'>
 
 async function heartbeats(tap: Tap, signal: AbortSignal): Promise<Map<string, Heartbeat>> {
   const found = new Map<string, Heartbeat>()
-  const until = AbortSignal.any([signal, AbortSignal.timeout(LISTEN_MS)])
-  const options = { filter: 'live.*.*.heartbeat', since: null, follow: true, signal: until }
-  for await (const heard of tap.listen(options)) {
-    const line = await decodeHeard(heard, tap)
-    if (!('data' in line)) continue
-    const [role, instance] = line.subject.split('.').slice(-3)
-    found.set(`${role}.${instance}`, line.data as Heartbeat)
+  const listen = async (until: AbortSignal) => {
+    const options = { filter: 'live.*.*.heartbeat', since: null, follow: true, signal: until }
+    for await (const heard of tap.listen(options)) {
+      const line = await decodeHeard(heard, tap)
+      if (!('data' in line)) continue
+      const [role, instance] = line.subject.split('.').slice(-3)
+      found.set(`${role}.${instance}`, line.data as Heartbeat)
+    }
   }
+  await within(LISTEN_MS, listen, { signal })
   signal.throwIfAborted()
   return found
 }
