@@ -1,7 +1,9 @@
 /** The one place that touches onnxruntime: a graph becomes a session, host tensors go in and come out. */
 import * as ort from 'onnxruntime-node'
 import { type Graph, type Value } from '../graph/graph.ts'
+import { emitters } from '../graph/emitters.ts'
 import { toOnnx } from '../graph/onnx.ts'
+import { webgpuEmitters } from '../graph/webgpu-emitters.ts'
 import type { DType, HostTensor, TensorMap } from '../tensor.ts'
 
 export type Device = 'cpu' | 'webgpu' | 'cuda' | 'coreml' | 'dml'
@@ -36,7 +38,7 @@ export class Session {
     outputs: Readonly<Record<string, Value>>,
     { device = 'cpu', threads = 0, spin = true }: SessionOptions = {},
   ): Promise<Session> {
-    const model = toOnnx(graph, outputs)
+    const model = toOnnx(graph, outputs, device === 'webgpu' ? webgpuEmitters : emitters)
     const session = await ort.InferenceSession.create(model.bytes, {
       executionProviders: [device],
       graphOptimizationLevel: 'all',
