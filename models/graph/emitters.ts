@@ -4,7 +4,12 @@ import { type Dim, type Node, product } from './graph.ts'
 import type { OpAttrs, OpName } from './op-attrs.ts'
 import { DATA_TYPE, type NodeAttrs, type Writer } from './onnx-writer.ts'
 
-export type Emit<K extends OpName> = (w: Writer, node: Node<K>, inputs: readonly string[], outputs: readonly string[]) => void
+export type Emit<K extends OpName> = (
+  w: Writer,
+  node: Node<K>,
+  inputs: readonly string[],
+  outputs: readonly string[],
+) => void
 
 /** One ONNX node with the same inputs and outputs. */
 const plain =

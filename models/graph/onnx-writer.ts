@@ -44,13 +44,7 @@ export class Writer {
     return new FloatAttr(value)
   }
 
-  node(
-    opType: string,
-    input: readonly string[],
-    output: readonly string[],
-    attrs: NodeAttrs = {},
-    domain = '',
-  ): void {
+  node(opType: string, input: readonly string[], output: readonly string[], attrs: NodeAttrs = {}, domain = ''): void {
     const attribute = Object.entries(attrs).map(([name, v]) => {
       if (v instanceof FloatAttr) return create(AttributeProtoSchema, { name, type: AttributeType.FLOAT, f: v.value })
       if (typeof v === 'number') return create(AttributeProtoSchema, { name, type: AttributeType.INT, i: BigInt(v) })

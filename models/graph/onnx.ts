@@ -34,11 +34,7 @@ export interface OnnxModel {
 }
 
 /** Emits what the named outputs need; unused inputs and initialisers are left out. */
-export function toOnnx(
-  graph: Graph,
-  outputs: Readonly<Record<string, Value>>,
-  table: Emitters = emitters,
-): OnnxModel {
+export function toOnnx(graph: Graph, outputs: Readonly<Record<string, Value>>, table: Emitters = emitters): OnnxModel {
   const needed = reach(graph, Object.values(outputs))
   const sources = graph.sources.filter((s) => needed.has(s.value))
   const names = new Map<Value, string>(sources.map((s) => [s.value, s.name]))
@@ -99,12 +95,7 @@ function symbols(graph: Graph, sources: readonly { kind: string; name: string; v
   return found
 }
 
-function emit<K extends OpName>(
-  table: Emitters,
-  writer: Writer,
-  node: Node<K>,
-  nameOf: (v: Value) => string,
-): void {
+function emit<K extends OpName>(table: Emitters, writer: Writer, node: Node<K>, nameOf: (v: Value) => string): void {
   const outputs = node.outputs.map(nameOf)
   while (outputs.at(-1) === '') outputs.pop()
   table[node.op](writer, node, node.inputs.map(nameOf), outputs)
