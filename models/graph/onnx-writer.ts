@@ -88,6 +88,10 @@ export class Writer {
     return this.#constant(`i32 ${value}`, OnnxType.INT32, [], Int32Array.of(value))
   }
 
+  int32s(values: readonly number[]): string {
+    return this.#constant(`i32[${values.join()}]`, OnnxType.INT32, [values.length], Int32Array.from(values))
+  }
+
   /** A float32 scalar. */
   float32(value: number): string {
     return this.#constant(`f32 ${value}`, OnnxType.FLOAT, [], Float32Array.of(value))

@@ -2,24 +2,26 @@
  * Small graphs of every op: what its gradient rule is checked on (test/gradcheck.test.ts), and what a device is checked on
  * (runners/device/op-checks.ts).
  */
-import { f32, i32, sizeOf, type TensorMap } from '../tensor.ts'
+import { f32, type HostTensor, i32, sizeOf, type TensorMap } from '../tensor.ts'
 import { randomKey, uniform } from '../generate/random.ts'
 import { grad } from './autodiff.ts'
-import { Graph, type Value } from './graph.ts'
+import { type Dims, Graph, type Value } from './graph.ts'
 import type { OpName } from './op-attrs.ts'
 import * as op from './ops.ts'
 
 export interface OpCase {
-  /** Shapes of the float32 inputs, differentiated one by one. */
-  readonly inputs: readonly (readonly number[])[]
-  readonly build: (values: readonly Value[], graph: Graph) => Value
+  /** Shapes of the float32 inputs, differentiated one by one; symbols have their size in `sizes`. */
+  readonly inputs: readonly Dims[]
+  /** int32 inputs. */
+  readonly indices?: readonly HostTensor<'int32'>[]
+  readonly build: (values: readonly Value[], indices: readonly Value[], graph: Graph) => Value
   /** Range of the random inputs; default [-1, 1]. */
   readonly range?: readonly [number, number]
   /** Rules that are zero by definition. */
   readonly zero?: boolean
+  readonly sizes?: Readonly<Record<string, number>>
 }
 
-const ints = (graph: Graph, values: number[], dims: number[]) => graph.constant(i32(values, dims))
 const pair = (f: (a: Value, b: Value) => Value, range?: [number, number]): OpCase[] => [
   {
     inputs: [
@@ -46,6 +48,9 @@ const flag = (f: (a: Value, b: Value) => Value): OpCase[] => [
   { inputs: [[2, 3], [3]], build: ([a, b]) => op.cast(f(a!, b!), 'float32'), zero: true },
 ]
 
+/** Rows of a table, one of them twice. */
+const ROWS = i32([1, 3, 1, 0, 1, 2], [2, 3])
+
 /** Every op under conditions that reach all of its rules; total, so that an op without a case does not compile. */
 export const opCases: { [K in OpName]: OpCase[] } = {
   add: pair(op.add),
@@ -71,8 +76,12 @@ export const opCases: { [K in OpName]: OpCase[] } = {
   stopGradient: one(op.stopGradient, undefined, true),
   cast: one((x) => op.cast(op.cast(x, 'int32'), 'float32'), [0.1, 0.9], true),
   where: [
-    { inputs: [[2, 3], [3]], build: ([a, b], g) => op.where(op.equal(ints(g, [1, 0, 1], [3]), 1), a!, b!) },
-    { inputs: [[2, 3]], build: ([a], g) => op.where(op.equal(ints(g, [1, 0], [2, 1]), 1), a!, 7) },
+    {
+      inputs: [[2, 3], [3]],
+      indices: [i32([1, 0, 1], [3])],
+      build: ([a, b], [c]) => op.where(op.equal(c!, 1), a!, b!),
+    },
+    { inputs: [[2, 3]], indices: [i32([1, 0], [2, 1])], build: ([a], [c]) => op.where(op.equal(c!, 1), a!, 7) },
   ],
   matmul: [
     {
@@ -141,21 +150,63 @@ export const opCases: { [K in OpName]: OpCase[] } = {
       build: (xs) => op.concat(xs, -1),
     },
   ],
-  slice: one((x) => op.slice(x, 1, 1, 3)),
+  slice: [
+    ...one((x) => op.slice(x, 1, 1, 3)),
+    { inputs: [[4, 3]], indices: [ROWS], build: ([x], [i]) => op.gather(x!, op.slice(i!, 1, 1, 3)) },
+  ],
   pad: one((x) => op.pad(x, 0, 1, 2)),
-  gather: [{ inputs: [[4, 3]], build: ([x], g) => op.gather(x!, ints(g, [1, 3, 1, 0, 1, 2], [2, 3])) }],
-  scatterAdd: [{ inputs: [[2, 3, 2]], build: ([x], g) => op.scatterAdd(ints(g, [1, 3, 1, 0, 1, 2], [2, 3]), x!, 5) }],
-  pick: [{ inputs: [[2, 3, 4]], build: ([x], g) => op.pick(x!, ints(g, [1, 3, 1, 0, 1, 2], [2, 3])) }],
-  unpick: [{ inputs: [[2, 3]], build: ([x], g) => op.unpick(x!, ints(g, [1, 3, 1, 0, 1, 2], [2, 3]), 4) }],
-  arange: one((x) => op.add(op.mul(x, 0), op.cast(op.arange(x, 1), 'float32')), undefined, true),
+  gather: [{ inputs: [[4, 3]], indices: [ROWS], build: ([x], [i]) => op.gather(x!, i!) }],
+  scatterAdd: [
+    { inputs: [[2, 3, 2]], indices: [ROWS], build: ([x], [i]) => op.scatterAdd(i!, x!, 5) },
+    // As many on one row as threads could write at once.
+    {
+      inputs: [[64, 4]],
+      indices: [
+        i32(
+          Array.from({ length: 64 }, (_, i) => i % 2),
+          [64],
+        ),
+      ],
+      build: ([x], [i]) => op.scatterAdd(i!, x!, 2),
+    },
+    {
+      inputs: [
+        [3, 2],
+        ['N', 1],
+      ],
+      indices: [i32([1, 0, 1], [3])],
+      sizes: { N: 4 },
+      build: ([x, y], [i]) => op.mul(op.scatterAdd(i!, x!, 'N'), y!),
+    },
+  ],
+  pick: [{ inputs: [[2, 3, 4]], indices: [ROWS], build: ([x], [i]) => op.pick(x!, i!) }],
+  unpick: [
+    { inputs: [[2, 3]], indices: [ROWS], build: ([x], [i]) => op.unpick(x!, i!, 4) },
+    {
+      inputs: [[2, 3], ['N']],
+      indices: [ROWS],
+      sizes: { N: 5 },
+      build: ([x, y], [i]) => op.mul(op.unpick(x!, i!, 'N'), y!),
+    },
+  ],
+  arange: [
+    ...one((x) => op.add(op.mul(x, 0), op.cast(op.arange(x, 1), 'float32')), undefined, true),
+    {
+      inputs: [['N', 2]],
+      sizes: { N: 3 },
+      zero: true,
+      build: ([x]) => op.add(op.mul(x!, 0), op.cast(op.reshape(op.arange(x!, 0), ['N', 1]), 'float32')),
+    },
+  ],
   layerNorm: [{ inputs: [[2, 3, 8], [8], [8]], build: ([x, w, b]) => op.layerNorm(x!, w!, b!, 1e-5) }],
   rmsNorm: [{ inputs: [[2, 3, 8], [8]], build: ([x, w]) => op.rmsNorm(x!, w!, 1e-5) }],
   rotary: [false, true].map((inverse) => ({
     inputs: [[2, 3, 8]],
-    build: ([x]: readonly Value[], g: Graph) => {
+    indices: [i32([0, 4, 2, 1, 1, 3], [2, 3])],
+    build: ([x]: readonly Value[], [positions]: readonly Value[], g: Graph) => {
       const angles = Array.from({ length: 10 }, (_, i) => i * 0.3)
       const table = (f: (a: number) => number) => g.constant(f32(angles.map(f), [5, 2]))
-      return op.rotary(x!, ints(g, [0, 4, 2, 1, 1, 3], [2, 3]), table(Math.cos), table(Math.sin), 2, inverse)
+      return op.rotary(x!, positions!, table(Math.cos), table(Math.sin), 2, inverse)
     },
   })),
   attention: [
@@ -165,7 +216,7 @@ export const opCases: { [K in OpName]: OpCase[] } = {
         [2, 5, 4],
         [2, 5, 4],
       ],
-      build: ([q, k, v], g) => {
+      build: ([q, k, v], _indices, g) => {
         const bias = g.constant(f32([0, -1, 0, -1e9, 0, ...new Array<number>(25).fill(0.5)], [2, 3, 5]))
         return op.attention(q!, k!, v!, bias, { heads: 4, kvHeads: 2 })
       },
@@ -180,6 +231,17 @@ export const opCases: { [K in OpName]: OpCase[] } = {
       build: ([q, k, v]) => op.attention(q!, k!, v!, null, { heads: 3, kvHeads: 3 }),
       range: [-2, 2],
     },
+    // Of a number of keys that is not known.
+    {
+      inputs: [
+        [2, 'N', 8],
+        [2, 'N', 8],
+        [2, 'N', 8],
+      ],
+      sizes: { N: 5 },
+      build: ([q, k, v]) => op.attention(q!, k!, v!, null, { heads: 2, kvHeads: 2 }),
+      range: [-2, 2],
+    },
   ],
   tokenLogprob: [
     {
@@ -187,7 +249,8 @@ export const opCases: { [K in OpName]: OpCase[] } = {
         [3, 4],
         [5, 4],
       ],
-      build: ([x, w], g) => op.tokenLogprob(x!, w!, ints(g, [4, 0, 4], [3])).logp,
+      indices: [i32([4, 0, 4], [3])],
+      build: ([x, w], [targets]) => op.tokenLogprob(x!, w!, targets!).logp,
     },
   ],
 }
@@ -196,23 +259,32 @@ export interface CaseGraph {
   readonly graph: Graph
   /** `y`, the scalar `loss` (a weighted sum of y), and `g0`, `g1`, … its gradients with respect to the inputs. */
   readonly outputs: Readonly<Record<string, Value>>
-  /** `x0`, `x1`, …, the same at every call. */
+  /** `x0`, `x1`, … (float32), `i0`, … (int32) and `weights`, the same at every call. */
   readonly feeds: TensorMap
 }
 
 /** A case with random inputs, forward and backward. */
-export function caseGraph({ inputs, build, range: [low, high] = [-1, 1] }: OpCase): CaseGraph {
+export function caseGraph({ inputs, indices = [], build, range = [-1, 1], sizes = {} }: OpCase): CaseGraph {
   const graph = new Graph()
   const values = inputs.map((dims, i) => graph.input(`x${i}`, 'float32', dims))
-  const y = build(values, graph)
-  const weights = graph.constant(random('weights', y.dims.map(Number), -1, 1))
-  const loss = op.reduceSum(op.mul(y, weights))
+  const rows = indices.map(({ dims }, i) => graph.input(`i${i}`, 'int32', dims))
+  const y = build(values, rows, graph)
+  const loss = op.reduceSum(op.mul(y, graph.input('weights', 'float32', y.dims)))
   const gradients = Object.fromEntries(grad(loss, values).map((g, i) => [`g${i}`, g]))
-  const feeds = Object.fromEntries(inputs.map((dims, i) => [`x${i}`, random(`x${i}`, dims, low, high)]))
+  const feeds = {
+    ...Object.fromEntries(inputs.map((dims, i) => [`x${i}`, random(`x${i}`, known(dims, sizes), range)])),
+    ...Object.fromEntries(indices.map((tensor, i) => [`i${i}`, tensor])),
+    weights: random('weights', known(y.dims, sizes), [-1, 1]),
+  }
   return { graph, outputs: { y, loss, ...gradients }, feeds }
 }
 
-function random(name: string, dims: readonly number[], low: number, high: number) {
+/** Symbols of a case stand alone. */
+function known(dims: Dims, sizes: Readonly<Record<string, number>>): number[] {
+  return dims.map((d) => (typeof d === 'number' ? d : sizes[d]!))
+}
+
+function random(name: string, dims: readonly number[], [low, high]: readonly [number, number]) {
   const key = randomKey(0, name)
   return f32(
     Float32Array.from({ length: sizeOf(dims) }, (_, i) => low + (high - low) * uniform(key, 0, i)),

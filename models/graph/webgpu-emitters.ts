@@ -1,7 +1,7 @@
 /**
  * Ops that are written differently for onnxruntime's WebGPU kernels: what they lack would be computed on the CPU, and its
- * tensors copied there and back. Their kernels know no fused product, no LogSoftmax, no OneHot, and int64 only as an
- * index that was cast from int32.
+ * tensors copied there and back. They have no fused product, no LogSoftmax, OneHot or ConstantOfShape, no Slice of integers, and
+ * int64 only as what int32 is cast to.
  */
 import {
   attentionWith,
@@ -45,9 +45,16 @@ export const webgpuEmitters: Emitters = {
     w.node('Mul', [via(w, 'Cast', [hit], { to: DATA_TYPE.float32 }), column(w, x!)], outputs)
   },
   scatterAdd: (w, node, [index, updates], outputs) => {
-    const zeros = via(w, 'ConstantOfShape', [w.shape(node.outputs[0]!.dims)])
+    const zeros = via(w, 'Expand', [w.float32(0), w.shape(node.outputs[0]!.dims)])
     const rows = via(w, 'Cast', [column(w, index!)], { to: DATA_TYPE.int64 })
     w.node('ScatterND', [zeros, rows, updates!], outputs, { reduction: 'add' })
+  },
+  slice: (w, node, [x], outputs) => {
+    const { axis, start, end } = node.attrs
+    if (node.inputs[0]!.dtype === 'float32' || typeof start !== 'number' || typeof end !== 'number')
+      return emitters.slice(w, node, [x!], outputs)
+    const rows = Array.from({ length: end - start }, (_, i) => start + i)
+    w.node('Gather', [x!, w.int32s(rows)], outputs, { axis })
   },
   logSoftmax: (w, _node, [x], outputs) => {
     const top = via(w, 'ReduceMax', [x!, w.int64s([-1])], { keepdims: 1 })

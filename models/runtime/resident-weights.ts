@@ -25,7 +25,7 @@ export class ResidentWeights {
     const uploading = this.#uploaded.get(weights)
     this.#uploaded.delete(weights)
     // An upload that failed was told to who asked for it.
-    const uploaded = await uploading?.catch(() => ({}))
+    const uploaded = await uploading?.catch(() => null)
     for (const tensor of Object.values(uploaded ?? {})) tensor.dispose()
   }
 
