@@ -18,6 +18,19 @@ export interface HostTensor<D extends DType = DType> {
 }
 
 export type TensorMap = Readonly<Record<string, HostTensor>>
+
+/** A tensor in the memory of a device; only a session sees inside. Whoever holds it disposes of it. */
+export interface DeviceTensor {
+  readonly dtype: DType
+  readonly dims: readonly number[]
+  dispose(): void
+}
+
+/** What a session takes and, where it was asked to leave outputs on its device, gives. */
+export type Tensor = HostTensor | DeviceTensor
+export type Tensors = Readonly<Record<string, Tensor>>
+
+export const isHost = (tensor: Tensor): tensor is HostTensor => 'data' in tensor
 /** Named float32 tensors: weights, gradients, adapters, optimizer moments. */
 export type Weights = Readonly<Record<string, HostTensor<'float32'>>>
 

@@ -11,28 +11,32 @@ import {
   type TreeRoot,
 } from '../tree/pack.ts'
 import { f32, i32, type HostTensor, type TensorMap } from '../tensor.ts'
-import { KeyValueCache } from './key-value-cache.ts'
+import type { KeyValueCache } from './key-value-cache.ts'
 import { randomKey, uniform } from './random.ts'
 
 /** What the sampler needs to know of a text model. */
 export interface GenerationModel {
-  readonly layers: number
-  readonly kvHeads: number
-  readonly headDim: number
   readonly imageToken: number
   readonly endTokens: ReadonlySet<number>
   /** Added to the scores of invisible keys. */
   readonly masked: number
+  /** An empty cache for the trees of `images` images; `most` columns will be needed at most. */
+  cache(images: number, most: number): KeyValueCache
   /**
-   * New tokens and samples at `rows` of them. Feeds: ids, featureIndex [I, S], positions [I, S] or [3, I, S], features
-   * [F, hidden], bias [I, S, T+S], pastKey.*, pastValue.*, rows [P], uniforms [P, G] and, unless all are 1, inverseTemperature [P, 1].
-   * Results: key.*, value.*, sampled [P, G], logprobs [P, G] at T = 1.
+   * New tokens, whose keys and values join the cache, and samples at `rows` of them. Feeds: ids, featureIndex [I, S],
+   * positions [I, S] or [3, I, S], features [F, hidden], bias [I, S, width + S] (columns of the cache first), rows [P],
+   * uniforms [P, G] and, unless all are 1, inverseTemperature [P, 1].
    */
-  prefill(feeds: TensorMap): Promise<TensorMap>
-  /** The same for the tokens that were sampled. */
-  decode(feeds: TensorMap): Promise<TensorMap>
+  extend(cache: KeyValueCache, feeds: TensorMap): Promise<Sampled>
   /** Told of a sample whenever it has one more token; `index` is that among the samples of its prompt. */
   readonly onToken?: (prompt: PromptRequest, index: number, sampled: SampledTokens) => void
+}
+
+export interface Sampled {
+  /** int32 [P, G] */
+  readonly sampled: HostTensor
+  /** float32 [P, G], at T = 1. */
+  readonly logprobs: HostTensor
 }
 
 export interface PromptRequest {
@@ -94,14 +98,30 @@ export async function generate(
   images: readonly ImageRequests[],
   features: HostTensor<'float32'>,
 ): Promise<SampledTokens[][][]> {
-  const cache = new KeyValueCache({ ...model, images: images.length }, mostColumns(images))
-  const samples = images.map((image) => image.prompts.map((prompt) => newSamples(prompt)))
-  let nodes = await prefill(model, images, features, cache, samples)
-  const axes = axesOf(images)
-  while (nodes.length > 0) nodes = await step(model, nodes, features, cache, axes)
-  return samples.map((perPrompt) =>
-    perPrompt.map((list) => list.map(({ tokens, logprobs, finished }) => ({ tokens, logprobs, finished }))),
-  )
+  const cache = model.cache(images.length, mostColumns(images))
+  try {
+    const samples = images.map((image) => image.prompts.map((prompt) => newSamples(prompt)))
+    let nodes = await prefill(model, images, features, cache, samples)
+    const batch: Batch = { images: images.length, axes: axesOf(images), features: blank(features) }
+    while (nodes.length > 0) nodes = await step(model, nodes, cache, batch)
+    return samples.map((perPrompt) =>
+      perPrompt.map((list) => list.map(({ tokens, logprobs, finished }) => ({ tokens, logprobs, finished }))),
+    )
+  } finally {
+    cache.dispose()
+  }
+}
+
+/** What stays the same from step to step. */
+interface Batch {
+  readonly images: number
+  readonly axes: number
+  readonly features: HostTensor<'float32'>
+}
+
+/** Stands for the features where no token is of an image. */
+function blank({ dims: [, hidden] }: HostTensor<'float32'>): HostTensor<'float32'> {
+  return f32(new Float32Array(hidden!), [1, hidden!])
 }
 
 /** Prompts, then at every step as many columns as the widest image has samples. */
@@ -140,22 +160,21 @@ async function prefill(
   const tree = packTrees(roots, model.imageToken)
   const dims = [tree.images, tree.length]
   const groups = samples.flat()
-  const outputs = await model.prefill({
+  const first = cache.next
+  const outputs = await model.extend(cache, {
     ids: i32(tree.ids, dims),
     positions: i32(tree.positions, tree.positionDims),
     featureIndex: i32(tree.featureIndex, dims),
     features,
-    bias: treeBias(tree, cache.capacity, model.masked),
-    ...cache.feeds(),
+    bias: treeBias(tree, cache.width, model.masked),
     ...samplingFeeds(tree.promptEnds, groups),
   })
-  store(cache, outputs, tree.length)
   const starts: Omit<Node, 'token'>[] = images.flatMap(({ prefix, positions, prompts }, image) => {
     const behind = positionBehind({ prefix, positions })
-    let at = prefix.length
+    let at = first + prefix.length
     return prompts.map((prompt, p) => {
       const visible: [number, number][] = [
-        [0, prefix.length],
+        [first, first + prefix.length],
         [at, at + prompt.tokens.length],
       ]
       at += prompt.tokens.length
@@ -180,17 +199,15 @@ function treeBias({ images, length, ends }: PackedTree, past: number, masked: nu
 async function step(
   model: GenerationModel,
   nodes: Node[],
-  features: HostTensor<'float32'>,
   cache: KeyValueCache,
-  axes: number,
+  { images, axes, features }: Batch,
 ): Promise<Node[]> {
-  const { images } = cache.shape
   const perImage: Node[][] = Array.from({ length: images }, () => [])
   for (const node of nodes) perImage[node.image]!.push(node)
   const width = perImage.reduce((most, list) => Math.max(most, list.length), 0)
   const ids = new Int32Array(images * width)
   const positions = new Int32Array(axes * images * width)
-  const past = cache.capacity
+  const past = cache.width
   const bias = new Float32Array(images * width * (past + width)).fill(model.masked)
   const rows: number[] = []
   const ordered: Node[] = []
@@ -206,35 +223,24 @@ async function step(
       for (const [from, to] of node.visible) bias.fill(0, row * (past + width) + from, row * (past + width) + to)
       rows.push(row)
       ordered.push(node)
-      own.push(cache.used + s)
+      own.push(cache.next + s)
     }
   })
   const groups = ordered.map((n) => n.samples)
-  const outputs = await model.decode({
+  const outputs = await model.extend(cache, {
     ids: i32(ids, [images, width]),
     positions: i32(positions, axes === 1 ? [images, width] : [axes, images, width]),
     featureIndex: i32(new Int32Array(images * width).fill(-1), [images, width]),
     features,
     bias: f32(bias, [images, width, past + width]),
-    ...cache.feeds(),
     ...samplingFeeds(rows, groups),
   })
-  store(cache, outputs, width)
   const parents = ordered.map((node, i) => ({
     ...node,
     position: node.position + 1,
     visible: [...node.visible, [own[i]!, own[i]! + 1] as const],
   }))
   return branch(model, parents, outputs)
-}
-
-function store(cache: KeyValueCache, outputs: TensorMap, columns: number): void {
-  cache.reserve(columns)
-  for (let layer = 0; layer < cache.shape.layers; layer++) {
-    cache.write(layer, 0, outputs[`key.${layer}`]!)
-    cache.write(layer, 1, outputs[`value.${layer}`]!)
-  }
-  cache.advance(columns)
 }
 
 /** Rows to sample at, a uniform number for each sample of each row, and the temperatures unless all are 1. */
@@ -261,8 +267,11 @@ function inverseTemperature(temperature: number): number {
 }
 
 /** Appends the sampled tokens and groups the samples that go on by their token. */
-function branch(model: GenerationModel, parents: readonly Omit<Node, 'token'>[], outputs: TensorMap): Node[] {
-  const [sampled, logprobs] = [outputs.sampled!, outputs.logprobs!]
+function branch(
+  model: GenerationModel,
+  parents: readonly Omit<Node, 'token'>[],
+  { sampled, logprobs }: Sampled,
+): Node[] {
   const most = sampled.dims[1]!
   return parents.flatMap((parent, row) => {
     const children = new Map<number, Sample[]>()

@@ -1,10 +1,15 @@
 /** How every op is written in ONNX (opset 20) or in onnxruntime's contributed ops (`com.microsoft`). */
 import type { DType } from '../tensor.ts'
 import { type Dim, type Node, product } from './graph.ts'
-import type { OpName } from './op-attrs.ts'
-import { DATA_TYPE, type Writer } from './onnx-writer.ts'
+import type { OpAttrs, OpName } from './op-attrs.ts'
+import { DATA_TYPE, type NodeAttrs, type Writer } from './onnx-writer.ts'
 
-type Emit<K extends OpName> = (w: Writer, node: Node<K>, inputs: readonly string[], outputs: readonly string[]) => void
+export type Emit<K extends OpName> = (
+  w: Writer,
+  node: Node<K>,
+  inputs: readonly string[],
+  outputs: readonly string[],
+) => void
 
 /** One ONNX node with the same inputs and outputs. */
 const plain =
@@ -42,57 +47,98 @@ function indexColumn(w: Writer, index: string): string {
   return column
 }
 
+/** One node of a single output under a new name. */
+export function via(w: Writer, type: string, inputs: readonly string[], attrs: NodeAttrs = {}): string {
+  const name = w.fresh(type)
+  w.node(type, inputs, [name], attrs)
+  return name
+}
+
+/** Emits the product of two values of known ranks; what devices have different operators for. */
+export type EmitProduct = (
+  w: Writer,
+  inputs: readonly [string, string],
+  output: string,
+  how: OpAttrs['matmul'] & { readonly ranks: readonly [number, number] },
+) => void
+
+const fusedProduct: EmitProduct = (w, inputs, output, { transA, transB, alpha }) => {
+  if (!transA && !transB && alpha === 1) return w.node('MatMul', inputs, [output])
+  const flags = { transA: transA ? 1 : 0, transB: transB ? 1 : 0, alpha: w.float(alpha) }
+  w.node('FusedMatMul', inputs, [output], flags, 'com.microsoft')
+}
+
+export const matmulWith =
+  (emitProduct: EmitProduct): Emit<'matmul'> =>
+  (w, { attrs, inputs }, [a, b], [y]) =>
+    emitProduct(w, [a!, b!], y!, { ...attrs, ranks: [inputs[0]!.rank, inputs[1]!.rank] })
+
 /** Scores over this many keys are as fast when they are written. */
 const FEW_KEYS = 512
 
 /** Attention by head: the query heads of one key head are stacked along the token axis, so that keys are never repeated. */
-function emitAttention(
-  w: Writer,
-  node: Node<'attention'>,
-  [q, k, v, bias]: readonly string[],
-  [out, ...saved]: readonly string[],
-): void {
-  const { heads, kvHeads } = node.attrs
-  const [values, keys] = [node.inputs[0]!, node.inputs[1]!]
-  const [batch, n, t, repeats] = [values.dim(0), values.dim(1), keys.dim(1), heads / kvHeads]
-  // Of many keys the scores would fill the memory; onnxruntime goes through them in blocks where nothing else is asked for.
-  const few = typeof t === 'number' && t <= FEW_KEYS
-  if (!few && !bias && saved.length === 0 && heads === kvHeads)
-    return w.node('MultiHeadAttention', [q!, k!, v!], [out!], { num_heads: heads }, 'com.microsoft')
-  const size = Number(values.dim(2)) / heads
-  const [probs, qh, kh, vh] = ['probs', 'q', 'k', 'v'].map((hint, i) => saved[i] || w.fresh(hint)) as [
-    string,
-    string,
-    string,
-    string,
-  ]
-  const via = (type: string, inputs: readonly string[], attrs = {}) => {
-    const name = w.fresh(type)
-    w.node(type, inputs, [name], attrs)
-    return name
+export const attentionWith =
+  (emitProduct: EmitProduct): Emit<'attention'> =>
+  (w, node, [q, k, v, bias], [out, ...saved]) => {
+    const { heads, kvHeads } = node.attrs
+    const [values, keys] = [node.inputs[0]!, node.inputs[1]!]
+    const [batch, n, t, repeats] = [values.dim(0), values.dim(1), keys.dim(1), heads / kvHeads]
+    // Of many keys the scores would fill the memory; onnxruntime goes through them in blocks where nothing else is asked for.
+    const few = typeof t === 'number' && t <= FEW_KEYS
+    if (!few && !bias && saved.length === 0 && heads === kvHeads)
+      return w.node('MultiHeadAttention', [q!, k!, v!], [out!], { num_heads: heads }, 'com.microsoft')
+    const size = Number(values.dim(2)) / heads
+    const [probs, qh, kh, vh] = ['probs', 'q', 'k', 'v'].map((hint, i) => saved[i] || w.fresh(hint)) as [
+      string,
+      string,
+      string,
+      string,
+    ]
+    const split = via(w, 'Transpose', [via(w, 'Reshape', [q!, w.int64s([0, 0, kvHeads, repeats, size])])], {
+      perm: [0, 2, 3, 1, 4],
+    })
+    w.node('Reshape', [split, w.int64s([0, 0, -1, size])], [qh])
+    for (const [x, name] of [
+      [k!, kh],
+      [v!, vh],
+    ] as const)
+      w.node('Transpose', [via(w, 'Reshape', [x, w.int64s([0, 0, kvHeads, size])])], [name], { perm: [0, 2, 1, 3] })
+    const scores = w.fresh('scores')
+    emitProduct(w, [qh, kh], scores, { transA: false, transB: true, alpha: size ** -0.5, ranks: [4, 4] })
+    if (bias) {
+      const wide = w.cached(`${bias} by head`, (name) => w.node('Unsqueeze', [bias, w.int64s([1, 2])], [name]))
+      const sum = via(w, 'Add', [via(w, 'Reshape', [scores, w.shape([batch, kvHeads, repeats, n, t])]), wide])
+      const soft = via(w, 'Softmax', [sum], { axis: -1 })
+      w.node('Reshape', [soft, w.shape([batch, kvHeads, product([repeats, n]), t])], [probs])
+    } else w.node('Softmax', [scores], [probs], { axis: -1 })
+    const mixed = via(w, 'Reshape', [via(w, 'MatMul', [probs, vh]), w.int64s([0, 0, repeats, -1, size])])
+    const merged = via(w, 'Transpose', [mixed], { perm: [0, 3, 1, 2, 4] })
+    w.node('Reshape', [merged, w.int64s([0, 0, heads * size])], [out!])
   }
-  const split = via('Transpose', [via('Reshape', [q!, w.int64s([0, 0, kvHeads, repeats, size])])], {
-    perm: [0, 2, 3, 1, 4],
-  })
-  w.node('Reshape', [split, w.int64s([0, 0, -1, size])], [qh])
-  for (const [x, name] of [
-    [k!, kh],
-    [v!, vh],
-  ] as const)
-    w.node('Transpose', [via('Reshape', [x, w.int64s([0, 0, kvHeads, size])])], [name], { perm: [0, 2, 1, 3] })
-  const scores = w.fresh('scores')
-  w.node('FusedMatMul', [qh, kh], [scores], { transB: 1, alpha: w.float(size ** -0.5) }, 'com.microsoft')
-  if (bias) {
-    const wide = w.cached(`${bias} by head`, (name) => w.node('Unsqueeze', [bias, w.int64s([1, 2])], [name]))
-    const sum = via('Add', [via('Reshape', [scores, w.shape([batch, kvHeads, repeats, n, t])]), wide])
-    const soft = via('Softmax', [sum], { axis: -1 })
-    w.node('Reshape', [soft, w.shape([batch, kvHeads, product([repeats, n]), t])], [probs])
-  } else w.node('Softmax', [scores], [probs], { axis: -1 })
-  const mixed = via('Reshape', [via('MatMul', [probs, vh]), w.int64s([0, 0, repeats, -1, size])])
-  w.node('Reshape', [via('Transpose', [mixed], { perm: [0, 3, 1, 2, 4] }), w.int64s([0, 0, heads * size])], [out!])
-}
 
-export const emitters: { [K in OpName]: Emit<K> } = {
+/** `pickColumn` emits x[..., index[...]] as [..., 1]. */
+export const tokenLogprobWith =
+  (emitProduct: EmitProduct, pickColumn: (w: Writer, x: string, index: string) => string): Emit<'tokenLogprob'> =>
+  (w, _node, [x, weight, targets], [logp, logZ, probs]) => {
+    const z = w.fresh('logits')
+    emitProduct(w, [x!, weight!], z, { transA: false, transB: true, alpha: 1, ranks: [2, 2] })
+    const p = probs || w.fresh('probs')
+    w.node('Softmax', [z], [p], { axis: -1 })
+    // log Z = max z − log max p: two reads, no pass of exponentials, and max p cannot underflow.
+    const [top, best] = [z, p].map((v) => via(w, 'ReduceMax', [v, w.int64s([-1])], { keepdims: 0 }))
+    const normaliser = logZ || w.fresh('logZ')
+    w.node('Sub', [top!, via(w, 'Log', [best!])], [normaliser])
+    const score = via(w, 'Squeeze', [pickColumn(w, z, targets!), w.int64s([-1])])
+    w.node('Sub', [score, normaliser], [logp!])
+  }
+
+const pickColumn = (w: Writer, x: string, index: string): string =>
+  via(w, 'GatherElements', [x, indexColumn(w, index)], { axis: -1 })
+
+export type Emitters = { readonly [K in OpName]: Emit<K> }
+
+/** For onnxruntime's own kernels and for the devices that have the same. */
+export const emitters: Emitters = {
   add: plain('Add'),
   sub: plain('Sub'),
   mul: plain('Mul'),
@@ -120,12 +166,7 @@ export const emitters: { [K in OpName]: Emit<K> } = {
   stopGradient: plain('Identity'),
   cast: (w, { attrs }, inputs, outputs) => w.node('Cast', inputs, outputs, { to: DATA_TYPE[attrs.to satisfies DType] }),
   where: plain('Where'),
-  matmul: (w, { attrs }, inputs, outputs) => {
-    const { transA, transB, alpha } = attrs
-    if (!transA && !transB && alpha === 1) return w.node('MatMul', inputs, outputs)
-    const flags = { transA: transA ? 1 : 0, transB: transB ? 1 : 0, alpha: w.float(alpha) }
-    w.node('FusedMatMul', inputs, outputs, flags, 'com.microsoft')
-  },
+  matmul: matmulWith(fusedProduct),
   softmax: lastAxis('Softmax'),
   logSoftmax: lastAxis('LogSoftmax'),
   reduceSum: reduce('ReduceSum'),
@@ -155,11 +196,7 @@ export const emitters: { [K in OpName]: Emit<K> } = {
     w.node('ConstantOfShape', [w.shape(node.outputs[0]!.dims)], [zeros])
     w.node('ScatterND', [zeros, indexColumn(w, index!), updates!], outputs, { reduction: 'add' })
   },
-  pick: (w, _node, [x, index], outputs) => {
-    const picked = w.fresh('picked')
-    w.node('GatherElements', [x!, indexColumn(w, index!)], [picked], { axis: -1 })
-    w.node('Squeeze', [picked, w.int64s([-1])], outputs)
-  },
+  pick: (w, _node, [x, index], outputs) => w.node('Squeeze', [pickColumn(w, x!, index!), w.int64s([-1])], outputs),
   unpick: (w, { attrs }, [x, index], outputs) => {
     const [wide, hot, column] = [w.fresh('index'), w.fresh('hot'), w.fresh('column')]
     w.node('Cast', [index!], [wide], { to: DATA_TYPE.int64 })
@@ -167,12 +204,7 @@ export const emitters: { [K in OpName]: Emit<K> } = {
     w.node('Unsqueeze', [x!, w.int64s([-1])], [column])
     w.node('Mul', [hot, column], outputs)
   },
-  arange: (w, node, _inputs, outputs) => {
-    const [size, narrow] = [w.fresh('size'), w.fresh('size')]
-    w.node('Squeeze', [w.shape([node.outputs[0]!.dim(0)]), w.int64s([0])], [size])
-    w.node('Cast', [size], [narrow], { to: DATA_TYPE.int32 })
-    w.node('Range', [w.int32(0), narrow, w.int32(1)], outputs)
-  },
+  arange: (w, node, _inputs, outputs) => w.node('Identity', [w.range(node.outputs[0]!.dim(0))], outputs),
   layerNorm: (w, { attrs }, inputs, outputs) =>
     w.node('LayerNormalization', inputs, outputs, { axis: -1, epsilon: w.float(attrs.epsilon) }),
   rmsNorm: (w, { attrs }, inputs, outputs) =>
@@ -190,22 +222,6 @@ export const emitters: { [K in OpName]: Emit<K> } = {
       'com.microsoft',
     )
   },
-  attention: emitAttention,
-  tokenLogprob: (w, _node, [x, weight, targets], [logp, logZ, probs]) => {
-    const z = w.fresh('logits')
-    w.node('FusedMatMul', [x!, weight!], [z], { transB: 1 }, 'com.microsoft')
-    const p = probs || w.fresh('probs')
-    w.node('Softmax', [z], [p], { axis: -1 })
-    // log Z = max z − log max p: two reads, no pass of exponentials, and max p cannot underflow.
-    const [top, best, log] = [w.fresh('top'), w.fresh('best'), w.fresh('log')]
-    w.node('ReduceMax', [z, w.int64s([-1])], [top], { keepdims: 0 })
-    w.node('ReduceMax', [p, w.int64s([-1])], [best], { keepdims: 0 })
-    w.node('Log', [best], [log])
-    const normaliser = logZ || w.fresh('logZ')
-    w.node('Sub', [top, log], [normaliser])
-    const [picked, score] = [w.fresh('picked'), w.fresh('score')]
-    w.node('GatherElements', [z, indexColumn(w, targets!)], [picked], { axis: -1 })
-    w.node('Squeeze', [picked, w.int64s([-1])], [score])
-    w.node('Sub', [score, normaliser], [logp!])
-  },
+  attention: attentionWith(fusedProduct),
+  tokenLogprob: tokenLogprobWith(fusedProduct, pickColumn),
 }

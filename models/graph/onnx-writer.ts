@@ -25,6 +25,7 @@ class FloatAttr {
   constructor(readonly value: number) {}
 }
 type Attr = number | string | FloatAttr | readonly number[]
+export type NodeAttrs = Readonly<Record<string, Attr>>
 
 export class Writer {
   readonly nodes: NodeProto[] = []
@@ -43,13 +44,7 @@ export class Writer {
     return new FloatAttr(value)
   }
 
-  node(
-    opType: string,
-    input: readonly string[],
-    output: readonly string[],
-    attrs: Readonly<Record<string, Attr>> = {},
-    domain = '',
-  ): void {
+  node(opType: string, input: readonly string[], output: readonly string[], attrs: NodeAttrs = {}, domain = ''): void {
     const attribute = Object.entries(attrs).map(([name, v]) => {
       if (v instanceof FloatAttr) return create(AttributeProtoSchema, { name, type: AttributeType.FLOAT, f: v.value })
       if (typeof v === 'number') return create(AttributeProtoSchema, { name, type: AttributeType.INT, i: BigInt(v) })
@@ -93,6 +88,15 @@ export class Writer {
     return this.#constant(`i32 ${value}`, OnnxType.INT32, [], Int32Array.of(value))
   }
 
+  int32s(values: readonly number[]): string {
+    return this.#constant(`i32[${values.join()}]`, OnnxType.INT32, [values.length], Int32Array.from(values))
+  }
+
+  /** A float32 scalar. */
+  float32(value: number): string {
+    return this.#constant(`f32 ${value}`, OnnxType.FLOAT, [], Float32Array.of(value))
+  }
+
   float32s(values: readonly number[]): string {
     return this.#constant(`f32[${values.join()}]`, OnnxType.FLOAT, [values.length], Float32Array.from(values))
   }
@@ -107,6 +111,16 @@ export class Writer {
         [name],
         { axis: 0 },
       )
+    })
+  }
+
+  /** 0..size−1 as int32. */
+  range(size: Dim): string {
+    return this.cached(`range ${size}`, (name) => {
+      const [scalar, narrow] = [this.fresh('size'), this.fresh('size')]
+      this.node('Squeeze', [this.shape([size]), this.int64s([0])], [scalar])
+      this.node('Cast', [scalar], [narrow], { to: DATA_TYPE.int32 })
+      this.node('Range', [this.int32(0), narrow, this.int32(1)], [name])
     })
   }
 

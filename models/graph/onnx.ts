@@ -15,7 +15,7 @@ import {
   ValueInfoProtoSchema,
 } from 'onnx-buf'
 import type { HostTensor } from '../tensor.ts'
-import { emitters } from './emitters.ts'
+import { type Emitters, emitters } from './emitters.ts'
 import { type Graph, GraphError, type Node, type Value } from './graph.ts'
 import type { OpName } from './op-attrs.ts'
 import { DATA_TYPE, Writer } from './onnx-writer.ts'
@@ -34,7 +34,7 @@ export interface OnnxModel {
 }
 
 /** Emits what the named outputs need; unused inputs and initialisers are left out. */
-export function toOnnx(graph: Graph, outputs: Readonly<Record<string, Value>>): OnnxModel {
+export function toOnnx(graph: Graph, outputs: Readonly<Record<string, Value>>, table: Emitters = emitters): OnnxModel {
   const needed = reach(graph, Object.values(outputs))
   const sources = graph.sources.filter((s) => needed.has(s.value))
   const names = new Map<Value, string>(sources.map((s) => [s.value, s.name]))
@@ -44,7 +44,7 @@ export function toOnnx(graph: Graph, outputs: Readonly<Record<string, Value>>): 
     names.set(v, name)
     return name
   }
-  for (const node of graph.nodes) if (node.outputs.some((v) => needed.has(v))) emit(writer, node, nameOf)
+  for (const node of graph.nodes) if (node.outputs.some((v) => needed.has(v))) emit(table, writer, node, nameOf)
   const external: { path: string; data: Uint8Array }[] = []
   const initializer = sources.flatMap((s) =>
     s.kind === 'initializer' ? [tensorProto(s.name, s.tensor, external)] : [],
@@ -95,10 +95,10 @@ function symbols(graph: Graph, sources: readonly { kind: string; name: string; v
   return found
 }
 
-function emit<K extends OpName>(writer: Writer, node: Node<K>, nameOf: (v: Value) => string): void {
+function emit<K extends OpName>(table: Emitters, writer: Writer, node: Node<K>, nameOf: (v: Value) => string): void {
   const outputs = node.outputs.map(nameOf)
   while (outputs.at(-1) === '') outputs.pop()
-  emitters[node.op](writer, node, node.inputs.map(nameOf), outputs)
+  table[node.op](writer, node, node.inputs.map(nameOf), outputs)
 }
 
 function tensorProto(name: string, tensor: HostTensor, external: { path: string; data: Uint8Array }[]) {

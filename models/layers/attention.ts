@@ -12,12 +12,22 @@ export interface LayerCache {
 }
 
 /**
+ * Keys and values of new tokens beside those of the past, which stay where they are, or appended to them: a copy of the
+ * past, which is worth it where the memory is that of a device, and nothing of it has to come back.
+ */
+export type Join = 'beside' | 'append'
+
+export interface Past extends LayerCache {
+  readonly join: Join
+}
+
+/**
  * Attention of the new tokens over past and new keys: one softmax over both.
  *
  * @param name root of the weights `q_proj`, `k_proj`, `v_proj`, `o_proj`.
  * @param x float32 [I, N, hidden]
  * @param bias float32 [I, N, T+N], past keys first.
- * @returns float32 [I, N, hidden], and the new keys and values when there was a past to join.
+ * @returns float32 [I, N, hidden], and when there was a past to join, the new keys and values or, appended, all of them.
  */
 export function textAttention(
   params: Parameters,
@@ -25,7 +35,7 @@ export function textAttention(
   name: string,
   x: Value,
   bias: Value,
-  past: LayerCache | null,
+  past: Past | null,
   turn: Turn,
 ): { output: Value; cache: LayerCache | null } {
   const { heads, kvHeads, attentionBias } = text
@@ -45,7 +55,7 @@ function attendPast(
   k: Value,
   v: Value,
   bias: Value,
-  past: LayerCache,
+  past: Past,
 ): { mixed: Value; cache: LayerCache } {
   const repeats = heads / kvHeads
   const [images, n] = [q.dim(0), q.dim(1)]
@@ -54,20 +64,38 @@ function attendPast(
   const rows = product([repeats, n])
   const grouped = transpose(reshape(q, [images, n, kvHeads, repeats, headDim]), [0, 2, 3, 1, 4])
   const query = reshape(grouped, [images, kvHeads, rows, headDim])
-  const [key, value] = [perKv(k), perKv(v)]
-  const scores = (keys: Value) => matmul(query, keys, { transB: true, alpha: headDim ** -0.5 })
-  const all = concat([scores(past.key), scores(key)], -1)
+  const { scores, mix, cache } = joined(past, { key: perKv(k), value: perKv(v) })
+  const all = scores((keys) => matmul(query, keys, { transB: true, alpha: headDim ** -0.5 }))
   const width = all.dim(-1)
   const biased = add(reshape(all, [images, kvHeads, repeats, n, width]), reshape(bias, [images, 1, 1, n, width]))
   const probs = reshape(softmax(biased), [images, kvHeads, rows, width])
-  const mixed = reshape(mixPast(probs, past, value), [images, kvHeads, repeats, n, headDim])
+  const mixed = reshape(mix(probs), [images, kvHeads, repeats, n, headDim])
   const merged = reshape(transpose(mixed, [0, 3, 1, 2, 4]), [images, n, heads * headDim])
-  return { mixed: merged, cache: { key, value } }
+  return { mixed: merged, cache }
 }
 
-/** Two products instead of a copy of the past next to the new values. */
-function mixPast(probs: Value, past: LayerCache, value: Value): Value {
+interface Joined {
+  /** Scores of all keys from those of a part of them. */
+  scores(of: (keys: Value) => Value): Value
+  /** Probabilities of all keys · values. */
+  mix(probs: Value): Value
+  readonly cache: LayerCache
+}
+
+function joined(past: Past, fresh: LayerCache): Joined {
+  if (past.join === 'append') {
+    const [key, value] = [concat([past.key, fresh.key], 2), concat([past.value, fresh.value], 2)]
+    return { scores: (of) => of(key), mix: (probs) => matmul(probs, value), cache: { key, value } }
+  }
   const t = past.value.dim(2)
-  const old = matmul(slice(probs, -1, 0, t), past.value)
-  return add(old, matmul(slice(probs, -1, t, sum([t, value.dim(2)])), value))
+  return {
+    scores: (of) => concat([of(past.key), of(fresh.key)], -1),
+    // Two products instead of a copy of the past next to the new values.
+    mix: (probs) =>
+      add(
+        matmul(slice(probs, -1, 0, t), past.value),
+        matmul(slice(probs, -1, t, sum([t, fresh.value.dim(2)])), fresh.value),
+      ),
+    cache: fresh,
+  }
 }

@@ -15,7 +15,7 @@ import {
   silu,
   where,
 } from '../graph/ops.ts'
-import { type LayerCache, textAttention } from './attention.ts'
+import { type Join, type LayerCache, textAttention } from './attention.ts'
 import type { Parameters } from './parameters.ts'
 import { turnBy } from './rotary.ts'
 import type { TextArchitecture } from './text-config.ts'
@@ -32,12 +32,14 @@ export interface TextInputs {
   readonly bias: Value
   /** Keys and values computed before, one entry per layer; null for a pass of its own, which can be differentiated. */
   readonly past: readonly LayerCache[] | null
+  /** How keys and values meet those of the past. */
+  readonly join?: Join
 }
 
 export interface TextOutputs {
   /** float32 [I, N, hidden], after the final norm. */
   readonly hidden: Value
-  /** Keys and values of the N new tokens, when there was a past to join. */
+  /** Keys and values of the N new tokens (`join` 'beside') or of all (`append`), when there was a past to join. */
   readonly cache: readonly LayerCache[]
 }
 
@@ -77,7 +79,7 @@ export function textModel(params: Parameters, text: TextArchitecture, inputs: Te
   for (let layer = 0; layer < text.layers; layer++) {
     const name = `${text.prefix}.layers.${layer}`
     const y = rmsNorm(x, params.weight(`${name}.input_layernorm.weight`), text.rmsEps)
-    const past = inputs.past?.[layer] ?? null
+    const past = inputs.past ? { ...inputs.past[layer]!, join: inputs.join ?? 'beside' } : null
     const attended = textAttention(params, text, `${name}.self_attn`, y, inputs.bias, past, turn)
     if (attended.cache) cache.push(attended.cache)
     x = add(x, attended.output)

@@ -15,6 +15,7 @@ import {
   tokenLogprob,
 } from '../graph/ops.ts'
 import { headName, embed, textModel, treeBias } from '../layers/text.ts'
+import type { Join } from '../layers/attention.ts'
 import { type LoraShape, Parameters } from '../layers/parameters.ts'
 import { positionDims } from '../layers/rotary.ts'
 import type { TextArchitecture } from '../layers/text-config.ts'
@@ -64,9 +65,10 @@ function treeInputs(graph: Graph, text: TextArchitecture, n: string): TreeInputs
  *
  * Inputs: ids, featureIndex [I, S], positions [I, S] or [3, I, S] (M-RoPE), features float32 [F, hidden], bias float32
  * [I, S, T+S] (cached keys first), pastKey.*, pastValue.* [I, kvHeads, T, headDim], rows int32 [P] (flat token indices).
- * Outputs: key.*, value.* of the new tokens, hidden float32 [P, hidden] of the rows.
+ * Outputs: hidden float32 [P, hidden] of the rows, and key.*, value.* of the new tokens or, where the graph is to append
+ * them, joinedKey.*, joinedValue.* of all [I, kvHeads, T+S, headDim].
  */
-export function extendGraph(context: GraphContext): BuiltGraph {
+export function extendGraph(context: GraphContext, join: Join): BuiltGraph {
   const { text } = context.architecture
   const graph = new Graph()
   const params = parameters(context, graph)
@@ -79,15 +81,16 @@ export function extendGraph(context: GraphContext): BuiltGraph {
     value: graph.input(`pastValue.${layer}`, 'float32', ['I', text.kvHeads, 'T', text.headDim]),
   }))
   const embeddings = embed(params, text, ids, image, featureIndex)
-  const { hidden, cache } = textModel(params, text, { embeddings, positions, bias, past })
-  return { graph, outputs: { ...cacheOutputs(cache), hidden: gather(flatten2d(hidden), rows) } }
+  const { hidden, cache } = textModel(params, text, { embeddings, positions, bias, past, join })
+  return { graph, outputs: { ...cacheOutputs(cache, join), hidden: gather(flatten2d(hidden), rows) } }
 }
 
-function cacheOutputs(cache: readonly { key: Value; value: Value }[]): Record<string, Value> {
+function cacheOutputs(cache: readonly { key: Value; value: Value }[], join: Join): Record<string, Value> {
+  const [keyName, valueName] = join === 'append' ? ['joinedKey', 'joinedValue'] : ['key', 'value']
   return Object.fromEntries(
     cache.flatMap(({ key, value }, i) => [
-      [`key.${i}`, key],
-      [`value.${i}`, value],
+      [`${keyName}.${i}`, key],
+      [`${valueName}.${i}`, value],
     ]),
   )
 }

@@ -1,12 +1,16 @@
 /** Sessions of one model: compiled on first use, run on tokens and pixels. Knows nothing of text, files or messages. */
 import { equal, gather, mul, neg, reduceSum, where } from '../graph/ops.ts'
-import type { GenerationModel } from '../generate/generate.ts'
+import { DeviceCache } from '../generate/device-cache.ts'
+import type { GenerationModel, Sampled } from '../generate/generate.ts'
+import { HostCache } from '../generate/host-cache.ts'
+import type { KeyValueCache } from '../generate/key-value-cache.ts'
 import { type FullGrpoConfig } from '../losses/grpo-config.ts'
 import { grpoLoss } from '../losses/grpo.ts'
 import { MASKED } from '../layers/text.ts'
-import { Session, type SessionOptions } from '../runtime/session.ts'
+import { ResidentWeights } from '../runtime/resident-weights.ts'
+import { hasOwnMemory, Session, type SessionOptions } from '../runtime/session.ts'
 import type { PackedTree } from '../tree/pack.ts'
-import { f32, type HostTensor, i32, type TensorMap, type Weights } from '../tensor.ts'
+import { f32, type HostTensor, i32, isHost, type TensorMap, type Tensors, type Weights } from '../tensor.ts'
 import { concatFloats } from './stack.ts'
 import type { VisionInput } from './family.ts'
 import {
@@ -58,16 +62,34 @@ const SMALL_LAYER = 2 ** 18
 const SMALL_PRODUCT = 2 ** 25
 
 export class Network {
-  /** Current trainable weights; replaced as a whole. */
-  weights: Weights
   readonly #sessions = new Map<string, Promise<Session>>()
+  readonly #onDevice: boolean
+  readonly #resident: ResidentWeights
+  #weights: Weights
 
   constructor(
     readonly context: GraphContext,
     weights: Weights,
     private readonly options: SessionOptions,
   ) {
-    this.weights = weights
+    this.#weights = weights
+    this.#onDevice = hasOwnMemory(options.device)
+    this.#resident = new ResidentWeights(options)
+  }
+
+  /** Current trainable weights; replaced as a whole. */
+  get weights(): Weights {
+    return this.#weights
+  }
+
+  set weights(weights: Weights) {
+    if (weights !== this.#weights) void this.#resident.drop(this.#weights)
+    this.#weights = weights
+  }
+
+  /** Weights as sessions take them: on a device with memory of its own they are uploaded once. */
+  async #feeds(weights: Weights = this.#weights): Promise<Tensors> {
+    return this.#onDevice ? this.#resident.feeds(weights) : weights
   }
 
   /** Image features float32 [F, hidden] of several passes, one after the other. */
@@ -76,7 +98,7 @@ export class Network {
     for (const input of passes) {
       const build = () => visionGraph(this.context, input)
       const session = await this.#session(`vision ${input.graph}`, build, { spin: false })
-      const result = await session.run({ ...this.weights, ...input.feeds })
+      const result = await session.run({ ...(await this.#feeds()), ...input.feeds })
       parts.push(result.features!.data as Float32Array)
     }
     const hidden = this.context.architecture.text.hiddenSize
@@ -87,29 +109,37 @@ export class Network {
   generation(): GenerationModel {
     const { text, imageTokenId, eosTokenIds } = this.context.architecture
     return {
-      layers: text.layers,
-      kvHeads: text.kvHeads,
-      headDim: text.headDim,
       imageToken: imageTokenId,
       endTokens: new Set(eosTokenIds),
       masked: MASKED,
-      prefill: (feeds) => this.#extend(feeds),
-      decode: (feeds) => this.#extend(feeds),
+      cache: (images, most) =>
+        this.#onDevice ? new DeviceCache({ ...text, images }) : new HostCache({ ...text, images }, most),
+      extend: (cache, feeds) => this.#extend(cache, feeds),
     }
   }
 
-  /** New tokens, then samples at their rows. */
-  async #extend(feeds: TensorMap): Promise<TensorMap> {
-    const how = { spin: false, ...this.#threadsFor(feeds['ids']!.data.length) }
-    const session = await this.#session('extend', () => extendGraph(this.context), how)
-    const { hidden, ...cache } = await session.run({ ...this.weights, ...feeds })
+  /** New tokens, then samples at their rows. On a device nothing but the samples leaves it. */
+  async #extend(cache: KeyValueCache, feeds: TensorMap): Promise<Sampled> {
+    const { ids } = feeds
+    const how = { spin: false, ...this.#threadsFor(ids!.data.length) }
+    const graph = () => extendGraph(this.context, this.#onDevice ? 'append' : 'beside')
+    const session = await this.#session('extend', graph, { ...how, resident: () => true })
+    const weights = await this.#feeds()
+    const { hidden, ...keys } = await session.runOn({ ...weights, ...feeds, ...cache.feeds() })
+    cache.append(keys, ids!.dims[1]!)
     const temperatures = feeds['inverseTemperature'] ? 'any' : 'one'
-    const head = await this.#session(`sample ${temperatures}`, () => samplerGraph(this.context, temperatures), how)
-    return { ...cache, ...(await head.run({ ...this.weights, ...feeds, hidden: hidden! })) }
+    try {
+      const head = await this.#session(`sample ${temperatures}`, () => samplerGraph(this.context, temperatures), how)
+      const { sampled, logprobs } = await head.run({ ...weights, ...feeds, hidden: hidden! })
+      return { sampled: sampled!, logprobs: logprobs! }
+    } finally {
+      if (!isHost(hidden!)) hidden!.dispose()
+    }
   }
 
   /** Small steps of small models are faster on one thread: each of their operators is shorter than a handover. */
   #threadsFor(tokens: number): SessionOptions {
+    if (this.#onDevice) return {}
     const { hiddenSize, intermediate } = this.context.architecture.text
     const perToken = hiddenSize * intermediate
     return perToken <= SMALL_LAYER && perToken * tokens <= SMALL_PRODUCT ? { threads: 1 } : {}
@@ -122,7 +152,11 @@ export class Network {
       const { graph, logps, entropies } = scoreTree(this.context, sourceOf(image), chunks)
       return { graph, outputs: { logps, entropies } }
     })
-    const result = await session.run({ ...weights, ...treeFeeds(tree, chunks), ...imageFeeds(image) })
+    const result = await session.run({
+      ...(await this.#feeds(weights)),
+      ...treeFeeds(tree, chunks),
+      ...imageFeeds(image),
+    })
     const [logps, entropies] = [result.logps!.data as Float32Array, result.entropies!.data as Float32Array]
     const cut = (data: Float32Array) => tree.spans.map(({ start, length }) => [...data.subarray(start, start + length)])
     return { logprobs: cut(logps), entropies: cut(entropies) }
@@ -139,7 +173,12 @@ export class Network {
     const session = await this.#session(`policy ${sourceKey(image)} ${JSON.stringify(config)}`, () =>
       policyGraph(this.context, sourceOf(image), chunks, config),
     )
-    const feeds = { ...this.weights, ...treeFeeds(tree, chunks), ...imageFeeds(image), ...policyFeeds(tree, rows) }
+    const feeds = {
+      ...(await this.#feeds()),
+      ...treeFeeds(tree, chunks),
+      ...imageFeeds(image),
+      ...policyFeeds(tree, rows),
+    }
     return updateResult(await session.run(feeds))
   }
 
@@ -154,11 +193,12 @@ export class Network {
     })
     const padded = new Float32Array(chunks * chunkLength(tree, chunks))
     padded.set(weights)
-    const feeds = { ...this.weights, ...treeFeeds(tree, chunks), ...imageFeeds(image) }
+    const feeds = { ...(await this.#feeds()), ...treeFeeds(tree, chunks), ...imageFeeds(image) }
     return updateResult(await session.run({ ...feeds, tokenWeights: f32(padded, [padded.length]) }))
   }
 
   async dispose(): Promise<void> {
+    await this.#resident.dispose()
     const sessions = await Promise.all(this.#sessions.values())
     this.#sessions.clear()
     await Promise.all(sessions.map((s) => s.release()))
@@ -175,7 +215,7 @@ export class Network {
     let session = this.#sessions.get(key)
     if (!session) {
       const { graph, outputs } = build()
-      session = Session.create(graph, outputs, options)
+      session = Session.create(graph, outputs, { ...options, name })
       this.#sessions.set(key, session)
     }
     return session

@@ -2,6 +2,7 @@
 import { openCheckpoint } from '../io/safetensors.ts'
 import type { LoraShape } from '../layers/parameters.ts'
 import { openDevice } from '../runtime/device.ts'
+import type { SessionOptions } from '../runtime/session.ts'
 import { f32, type Weights } from '../tensor.ts'
 import type { Architecture } from './family.ts'
 import type { LoadOptions } from './load-options.ts'
@@ -15,7 +16,11 @@ import { readWeights, storedNames } from './stored-weights.ts'
  * Throws CheckpointError when a file is missing, a tensor does not fit or a weight is not finite, DeviceError when the
  * device cannot compute.
  */
-export async function openModel(dir: string, options: LoadOptions = {}): Promise<VlmModel> {
+export async function openModel(
+  dir: string,
+  options: LoadOptions = {},
+  sessions: Pick<SessionOptions, 'profile'> = {},
+): Promise<VlmModel> {
   const device = await openDevice(options.device)
   const family = await familyOf(dir)
   const { architecture, processor } = await family.open(dir)
@@ -26,7 +31,7 @@ export async function openModel(dir: string, options: LoadOptions = {}): Promise
     const { frozen, trainable, lora } = await split(architecture, weights, options)
     const dims = new Map(Object.entries(trainable).map(([name, t]) => [name, t.dims]))
     const context = { architecture, frozen, trainable: dims, lora }
-    const network = new Network(context, trainable, { device, threads: options.threads ?? 0 })
+    const network = new Network(context, trainable, { ...sessions, device, threads: options.threads ?? 0 })
     return new VlmModel(network, processor, device, {
       base: lora ? withoutAdapter(trainable) : trainable,
       visionTrained: Object.keys(trainable).some((name) => architecture.visionWeights.test(name)),
