@@ -4,6 +4,7 @@ import { grad } from '../models/graph/autodiff.ts'
 import { type Dims, Graph, type Value } from '../models/graph/graph.ts'
 import type { OpName } from '../models/graph/op-attrs.ts'
 import * as op from '../models/graph/ops.ts'
+import { roundInt8, roundQ4 } from '../models/layers/precision.ts'
 import { Session } from '../models/runtime/session.ts'
 import { f32, i32, sizeOf, type TensorMap } from '../models/tensor.ts'
 import { rng } from './support/rng.ts'
@@ -16,6 +17,8 @@ interface Case {
   readonly range?: readonly [number, number]
   /** Rules that are zero by definition. */
   readonly zero?: boolean
+  /** What an op says that has no gradient. */
+  readonly refuses?: RegExp
 }
 
 const ints = (graph: Graph, values: number[], dims: number[]) => graph.constant(i32(values, dims))
@@ -43,6 +46,15 @@ const one = (f: (x: Value) => Value, range?: [number, number], zero = false): Ca
 ]
 const flag = (f: (a: Value, b: Value) => Value): Case[] => [
   { inputs: [[2, 3], [3]], build: ([a, b]) => op.cast(f(a!, b!), 'float32'), zero: true },
+]
+
+/** What an op of rounded weights is given beside x [2, 3, 4]. */
+const rounded = (op: 'linearInt8' | 'linearQ4', build: (x: Value, g: Graph) => Value): Case[] => [
+  {
+    inputs: [[2, 3, 4]],
+    build: ([x], g) => build(x!, g),
+    refuses: new RegExp(`${op} has no gradient: quantised weights are for sampling`),
+  },
 ]
 
 const cases: { [K in OpName]: Case[] } = {
@@ -188,6 +200,14 @@ const cases: { [K in OpName]: Case[] } = {
       build: ([x, w], g) => op.tokenLogprob(x!, w!, ints(g, [4, 0, 4], [3])).logp,
     },
   ],
+  linearInt8: rounded('linearInt8', (x, g) => {
+    const { weight, scales } = roundInt8(new Float32Array(20).fill(0.5), [5, 4])
+    return op.linearInt8(x, g.constant(weight), g.constant(scales))
+  }),
+  linearQ4: rounded('linearQ4', (x, g) => {
+    const { weight, scales } = roundQ4(new Float32Array(20).fill(0.5), [5, 4], 16)
+    return op.linearQ4(x, g.constant(weight), g.constant(scales), 16)
+  }),
 }
 
 async function check(name: string, c: Case): Promise<void> {
@@ -201,6 +221,7 @@ async function check(name: string, c: Case): Promise<void> {
     y.dims as number[],
   )
   const loss = op.reduceSum(op.mul(y, graph.constant(weights)))
+  if (c.refuses) return expect(() => grad(loss, values), name).toThrow(c.refuses)
   const grads = grad(loss, values)
   const outputs = Object.fromEntries([['loss', loss], ...grads.map((g, i) => [`g${i}`, g] as const)])
   const session = await Session.create(graph, outputs, { threads: 1 })

@@ -16,6 +16,7 @@ import {
 } from '../graph/ops.ts'
 import { headName, embed, textModel, treeBias } from '../layers/text.ts'
 import { type LoraShape, Parameters } from '../layers/parameters.ts'
+import type { Precision } from '../layers/precision.ts'
 import { positionDims } from '../layers/rotary.ts'
 import type { TextArchitecture } from '../layers/text-config.ts'
 import type { Weights } from '../tensor.ts'
@@ -35,8 +36,8 @@ export interface BuiltGraph {
   readonly outputs: Readonly<Record<string, Value>>
 }
 
-export function parameters(context: GraphContext, graph: Graph): Parameters {
-  return new Parameters(graph, context.frozen, context.trainable, context.lora)
+export function parameters(context: GraphContext, graph: Graph, precision?: Precision): Parameters {
+  return new Parameters(graph, context.frozen, context.trainable, context.lora, precision)
 }
 
 /** Feeds of `input` and of every other of its graph → features [F, hidden]. */
@@ -66,10 +67,10 @@ function treeInputs(graph: Graph, text: TextArchitecture, n: string): TreeInputs
  * [I, S, T+S] (cached keys first), pastKey.*, pastValue.* [I, kvHeads, T, headDim], rows int32 [P] (flat token indices).
  * Outputs: key.*, value.* of the new tokens, hidden float32 [P, hidden] of the rows.
  */
-export function extendGraph(context: GraphContext): BuiltGraph {
+export function extendGraph(context: GraphContext, precision: Precision): BuiltGraph {
   const { text } = context.architecture
   const graph = new Graph()
-  const params = parameters(context, graph)
+  const params = parameters(context, graph, precision)
   const { ids, positions, featureIndex } = treeInputs(graph, text, 'S')
   const image = graph.input('features', 'float32', ['F', text.hiddenSize])
   const bias = graph.input('bias', 'float32', ['I', 'S', sum(['S', 'T'])])

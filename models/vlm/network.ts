@@ -3,6 +3,7 @@ import { equal, gather, mul, neg, reduceSum, where } from '../graph/ops.ts'
 import type { GenerationModel } from '../generate/generate.ts'
 import { type FullGrpoConfig } from '../losses/grpo-config.ts'
 import { grpoLoss } from '../losses/grpo.ts'
+import type { Precision } from '../layers/precision.ts'
 import { MASKED } from '../layers/text.ts'
 import { Session, type SessionOptions } from '../runtime/session.ts'
 import type { PackedTree } from '../tree/pack.ts'
@@ -84,7 +85,7 @@ export class Network {
   }
 
   /** The face that the sampler works with. */
-  generation(): GenerationModel {
+  generation(precision: Precision = 'fp32'): GenerationModel {
     const { text, imageTokenId, eosTokenIds } = this.context.architecture
     return {
       layers: text.layers,
@@ -93,18 +94,19 @@ export class Network {
       imageToken: imageTokenId,
       endTokens: new Set(eosTokenIds),
       masked: MASKED,
-      prefill: (feeds) => this.#extend(feeds),
-      decode: (feeds) => this.#extend(feeds),
+      prefill: (feeds) => this.#extend(feeds, precision),
+      decode: (feeds) => this.#extend(feeds, precision),
     }
   }
 
   /** New tokens, then samples at their rows. */
-  async #extend(feeds: TensorMap): Promise<TensorMap> {
+  async #extend(feeds: TensorMap, precision: Precision): Promise<TensorMap> {
     const how = { spin: false, ...this.#threadsFor(feeds['ids']!.data.length) }
-    const session = await this.#session('extend', () => extendGraph(this.context), how)
+    const session = await this.#session(`extend ${precision}`, () => extendGraph(this.context, precision), how)
     const { hidden, ...cache } = await session.run({ ...this.weights, ...feeds })
     const temperatures = feeds['inverseTemperature'] ? 'any' : 'one'
-    const head = await this.#session(`sample ${temperatures}`, () => samplerGraph(this.context, temperatures), how)
+    const build = () => samplerGraph(this.context, temperatures, precision)
+    const head = await this.#session(`sample ${temperatures} ${precision}`, build, how)
     return { ...cache, ...(await head.run({ ...this.weights, ...feeds, hidden: hidden! })) }
   }
 
