@@ -58,7 +58,7 @@ describe('a linear layer of rounded weights', () => {
 
   it('takes rows of zeros', async () => {
     for (const precision of PRECISIONS)
-      expect([...(await through(precision, new Float32Array(2 * INTO)))]).toEqual(new Array(2 * OUT).fill(0))
+      expect((await through(precision, new Float32Array(2 * INTO))).every((y) => y === 0)).toBe(true)
   })
 
   it('names the shapes that do not fit', () => {

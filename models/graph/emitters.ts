@@ -92,32 +92,29 @@ function emitAttention(
   w.node('Reshape', [via('Transpose', [mixed], { perm: [0, 3, 1, 2, 4] }), w.int64s([0, 0, heads * size])], [out!])
 }
 
-/** Levels of 8 bits on either side of zero. */
-const MOST_LEVEL = 127
-/** A row of zeros has no largest value to divide by. */
-const LEAST_SCALE = 1e-30
-
-/** Rows of x rounded to 8 bits around 128, and the scale of each; made once for all layers that take x. */
-function roundedRows(w: Writer, x: string): { rows: string; scale: string } {
-  const scale = w.cached(`${x} scale`, (name) => {
-    const [size, most, part] = [w.fresh('size'), w.fresh('most'), w.fresh('part')]
-    w.node('Abs', [x], [size])
-    w.node('ReduceMax', [size, w.int64s([-1])], [most], { keepdims: 1 })
-    w.node('Mul', [most, w.float32(1 / MOST_LEVEL)], [part])
-    w.node('Max', [part, w.float32(LEAST_SCALE)], [name])
-  })
-  const rows = w.cached(`${x} rounded`, (name) => {
-    const levels = w.fresh('levels')
-    w.node('Div', [x, scale], [levels])
-    w.node('QuantizeLinear', [levels, w.float32(1), w.uint8(MIDDLE)], [name])
-  })
-  return { rows, scale }
-}
-
 /** Accuracy level of MatMulNBits: blocks of a row are rounded to 8 bits. The fastest one for the few rows of a step. */
 const IN_INT8 = 4
-/** Unsigned numbers times signed ones are what processors have instructions for. */
-const MIDDLE = 128
+/** Levels of 8 bits on either side of zero, which is 128: processors multiply unsigned numbers by signed ones. */
+const LEVELS = 127
+const ZERO = 128
+
+/**
+ * Rows of x rounded to 8 bits, and the largest size of each; made once for all layers that take x. Of a row of zeros the
+ * levels are undefined, and multiplied by a size of 0.
+ */
+function roundedRows(w: Writer, x: string): { rows: string; most: string } {
+  const most = w.cached(`${x} most`, (name) => {
+    const size = w.fresh('size')
+    w.node('Abs', [x], [size])
+    w.node('ReduceMax', [size, w.int64s([-1])], [name], { keepdims: 1 })
+  })
+  const rows = w.cached(`${x} rounded`, (name) => {
+    const part = w.fresh('part')
+    w.node('Div', [x, most], [part])
+    w.node('QuantizeLinear', [part, w.float32(1 / LEVELS), w.uint8(ZERO)], [name])
+  })
+  return { rows, most }
+}
 
 export const emitters: { [K in OpName]: Emit<K> } = {
   add: plain('Add'),
@@ -236,12 +233,11 @@ export const emitters: { [K in OpName]: Emit<K> } = {
     w.node('Sub', [score, normaliser], [logp!])
   },
   linearInt8: (w, _node, [x, weight, scales], outputs) => {
-    const { rows, scale } = roundedRows(w, x!)
-    const [sums, wide, columns] = [w.fresh('sums'), w.fresh('sums'), w.fresh('columns')]
-    w.node('MatMulInteger', [rows, weight!, w.uint8(MIDDLE)], [sums])
-    w.node('Cast', [sums], [wide], { to: DATA_TYPE.float32 })
-    w.node('Mul', [wide, scales!], [columns])
-    w.node('Mul', [columns, scale], outputs)
+    const { rows, most } = roundedRows(w, x!)
+    const y = w.fresh('columns')
+    const inputs = [rows, weight!, w.float32(1 / LEVELS), scales!, w.uint8(ZERO)]
+    w.node('MatMulIntegerToFloat', inputs, [y], {}, 'com.microsoft')
+    w.node('Mul', [y, most], outputs)
   },
   linearQ4: (w, node, inputs, outputs) => {
     const sizes = { K: Number(node.inputs[0]!.dim(-1)), N: Number(node.outputs[0]!.dim(-1)) }
