@@ -152,7 +152,7 @@ export class ModelServer {
   }
 
   #requests({ id, data }: TaskOf<'model.generate'>): GenerateRequest[] {
-    const { samples, maxNewTokens, temperature, seed, also = [] } = data
+    const { samples, maxNewTokens, temperature, seed, rollout = false, also = [] } = data
     return [{ image: data.image, text: data.prompt }, ...also].map(({ image, text }, i) => ({
       key: i === 0 ? id : `${id}-also${i}`,
       image: image === null ? null : this.#image(image),
@@ -161,6 +161,7 @@ export class ModelServer {
       maxNewTokens,
       temperature,
       seed,
+      rollout,
     }))
   }
 

@@ -84,6 +84,7 @@ async function ask(ports: Ports, options: QuestionerOptions, task: ImageTask, si
     minWeights,
     cohort: { id: cohortId('ask', step), size: expects },
     weights: null,
+    rollout: true,
   }
   const again = task.deliveries > 1
   const reply = await ports.request('model.generate', askId(task.id), request, { parent: task, signal, again })

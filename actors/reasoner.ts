@@ -104,6 +104,7 @@ async function ask(
     // All questions of the step share a forward pass.
     cohort: { id: cohortId('answer', step), size: batch.wellFormed },
     weights: null,
+    rollout: true,
   }
   const again = task.deliveries > 1
   const reply = await ports.request('model.generate', answerId(task.id), request, { parent: task, signal, again })

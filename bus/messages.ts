@@ -64,6 +64,8 @@ export const taskSchemas = {
     cohort: z.object({ id: idSchema, size: z.number().int().min(1) }).nullable(),
     /** Weights to use instead of the head (evaluation of a past version); null = newest, at least `minWeights`. */
     weights: weights.nullable(),
+    /** A sample to learn from: it may come from weights rounded as the run's `model.rollouts` says; else the exact ones. */
+    rollout: z.boolean().optional(),
     /** Further prompts sampled under the same settings, for bulk work; their completions follow in this order. */
     also: z.array(promptSchema).optional(),
   }),

@@ -5,6 +5,7 @@
 import { z } from 'zod'
 import { alarmConfigSchema } from '../actors/alarms.ts'
 import { ACK_WAIT_MS } from '../bus/limits.ts'
+import { PRECISIONS } from '../models/layers/precision.ts'
 import type { FullGrpoConfig } from '../models/losses/grpo-config.ts'
 import { DEVICES } from './devices.ts'
 import { WORKERS } from './workers.ts'
@@ -53,6 +54,12 @@ const modelSchema = z.strictObject({
     })
     .prefault({})
     .describe('Used when train is "lora"'),
+  rollouts: z
+    .enum([...PRECISIONS, 'auto'])
+    .default('fp32')
+    .describe(
+      'Precision of the frozen text weights that training samples come from; "auto" is measured when the run begins',
+    ),
 })
 
 const imagesSchema = z.strictObject({
@@ -133,13 +140,15 @@ const lossSchema = z.strictObject({
   sapo_temperature_neg: z.number().positive().default(1.05).describe('Of loss_type sapo, negative advantages'),
   sapo_temperature_pos: z.number().positive().default(1).describe('Of loss_type sapo, positive advantages'),
   sampler_correction: z
-    .enum(['token_truncate', 'token_mask', 'sequence_truncate', 'sequence_mask'])
+    .enum(['auto', 'token_truncate', 'token_mask', 'sequence_truncate', 'sequence_mask'])
     .nullable()
-    .default(null)
-    .describe('Importance sampling against the logprobs of the sampler; null = off'),
+    .default('auto')
+    .describe(
+      'Importance sampling against the logprobs of the sampler; null = off; "auto" = off with model.rollouts fp32, else token_truncate, capped at 2 where sampler_cap is null',
+    ),
   sampler_cap: z.number().positive().nullable().default(null).describe('Upper bound of its ratio; null = none'),
   sampler_floor: z.number().positive().nullable().default(null).describe('Lower bound of its ratio; null = none'),
-}) satisfies z.ZodType<FullGrpoConfig>
+}) satisfies z.ZodType<Omit<FullGrpoConfig, 'sampler_correction'>>
 
 const optimizerSchema = z.strictObject({
   lr: z.number().min(0).default(2e-5).describe('Peak learning rate of AdamW'),

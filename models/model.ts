@@ -20,6 +20,8 @@ export interface GenerateRequest {
   /** 0 = greedy. */
   readonly temperature: number
   readonly seed: number
+  /** A sample to learn from: it may come from weights rounded as `LoadOptions.rollouts` says. Default: the exact weights. */
+  readonly rollout?: boolean
 }
 
 export interface Sample {
@@ -27,7 +29,7 @@ export interface Sample {
   readonly text: string
   /** The end token, when sampled, is the last one. */
   readonly tokens: readonly number[]
-  /** Natural logarithm of the probability of each token at T = 1. */
+  /** Natural logarithm of the probability of each token at T = 1, under the weights that sampled it. */
   readonly logprobs: readonly number[]
   readonly finished: boolean
 }

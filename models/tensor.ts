@@ -1,11 +1,12 @@
 /** Host tensors: what crosses the border between TypeScript and an onnxruntime session. */
 
-export type DType = 'float32' | 'int32' | 'int64' | 'uint8' | 'bool'
+export type DType = 'float32' | 'int32' | 'int64' | 'int8' | 'uint8' | 'bool'
 
 export interface DataOf {
   float32: Float32Array
   int32: Int32Array
   int64: BigInt64Array
+  int8: Int8Array
   uint8: Uint8Array
   bool: Uint8Array
 }

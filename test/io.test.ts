@@ -35,7 +35,7 @@ async function fileOf(name: string, header: unknown, data: Uint8Array, length?: 
 
 const tensorArbitrary: fc.Arbitrary<HostTensor> = fc
   .tuple(
-    fc.constantFrom('float32', 'int32', 'int64', 'uint8', 'bool'),
+    fc.constantFrom('float32', 'int32', 'int64', 'int8', 'uint8', 'bool'),
     fc.array(fc.integer({ min: 0, max: 4 }), { maxLength: 3 }),
     fc.integer(),
   )
@@ -48,6 +48,8 @@ const tensorArbitrary: fc.Arbitrary<HostTensor> = fc
         return { dtype, dims, data: Int32Array.from(values) }
       case 'int64':
         return { dtype, dims, data: BigInt64Array.from(values, (v) => BigInt(v) * 12345678901n) }
+      case 'int8':
+        return { dtype, dims, data: Int8Array.from(values) }
       case 'uint8':
         return { dtype, dims, data: Uint8Array.from(values) }
       case 'bool':

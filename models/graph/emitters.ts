@@ -3,6 +3,7 @@ import type { DType } from '../tensor.ts'
 import { type Dim, type Node, product } from './graph.ts'
 import type { OpAttrs, OpName } from './op-attrs.ts'
 import { DATA_TYPE, type NodeAttrs, type Writer } from './onnx-writer.ts'
+import { emitLinearInt8, emitLinearQ4 } from './rounded-emitters.ts'
 
 export type Emit<K extends OpName> = (
   w: Writer,
@@ -224,4 +225,6 @@ export const emitters: Emitters = {
   },
   attention: attentionWith(fusedProduct),
   tokenLogprob: tokenLogprobWith(fusedProduct, pickColumn),
+  linearInt8: emitLinearInt8,
+  linearQ4: emitLinearQ4,
 }

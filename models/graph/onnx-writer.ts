@@ -16,6 +16,7 @@ export const DATA_TYPE: Readonly<Record<DType, OnnxType>> = {
   float32: OnnxType.FLOAT,
   int32: OnnxType.INT32,
   int64: OnnxType.INT64,
+  int8: OnnxType.INT8,
   uint8: OnnxType.UINT8,
   bool: OnnxType.BOOL,
 }
@@ -95,6 +96,11 @@ export class Writer {
   /** A float32 scalar. */
   float32(value: number): string {
     return this.#constant(`f32 ${value}`, OnnxType.FLOAT, [], Float32Array.of(value))
+  }
+
+  /** A uint8 scalar. */
+  uint8(value: number): string {
+    return this.#constant(`u8 ${value}`, OnnxType.UINT8, [], Uint8Array.of(value))
   }
 
   float32s(values: readonly number[]): string {

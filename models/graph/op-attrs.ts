@@ -78,6 +78,16 @@ export interface OpAttrs {
    * the normalisers [P], all probabilities [P, V].
    */
   tokenLogprob: None
+  /**
+   * x [..., in] through a linear layer with int8 weights [in, out] and a scale for each output [out]. Each row of x is
+   * rounded to 8 bits by its own largest value, so that a row does not depend on those beside it. No gradient.
+   */
+  linearInt8: None
+  /**
+   * The same with 4-bit weights: uint8 [out, blocks, block/2], two to a byte and 8 for zero, with a scale for each block
+   * of `block` inputs [out·blocks]. No gradient.
+   */
+  linearQ4: { block: number }
 }
 
 export type OpName = keyof OpAttrs

@@ -4,6 +4,7 @@
  */
 import { f32, type HostTensor, i32, sizeOf, type TensorMap } from '../tensor.ts'
 import { randomKey, uniform } from '../generate/random.ts'
+import { roundInt8, roundQ4 } from '../layers/precision.ts'
 import { grad } from './autodiff.ts'
 import { type Dims, Graph, type Value } from './graph.ts'
 import type { OpName } from './op-attrs.ts'
@@ -19,6 +20,8 @@ export interface OpCase {
   readonly range?: readonly [number, number]
   /** Rules that are zero by definition. */
   readonly zero?: boolean
+  /** What an op says that has no gradient. */
+  readonly refuses?: RegExp
   readonly sizes?: Readonly<Record<string, number>>
 }
 
@@ -47,6 +50,16 @@ const one = (f: (x: Value) => Value, range?: [number, number], zero = false): Op
 const flag = (f: (a: Value, b: Value) => Value): OpCase[] => [
   { inputs: [[2, 3], [3]], build: ([a, b]) => op.cast(f(a!, b!), 'float32'), zero: true },
 ]
+
+/** An op of rounded weights over x [2, 3, 4]. */
+const rounded = (name: 'linearInt8' | 'linearQ4', build: (x: Value, graph: Graph) => Value): OpCase[] => [
+  {
+    inputs: [[2, 3, 4]],
+    build: ([x], _indices, graph) => build(x!, graph),
+    refuses: new RegExp(`${name} has no gradient: quantised weights are for sampling`),
+  },
+]
+const ROUNDED = Float32Array.from({ length: 20 }, (_, i) => (i - 9.5) / 10)
 
 /** Rows of a table, one of them twice. */
 const ROWS = i32([1, 3, 1, 0, 1, 2], [2, 3])
@@ -253,30 +266,40 @@ export const opCases: { [K in OpName]: OpCase[] } = {
       build: ([x, w], [targets]) => op.tokenLogprob(x!, w!, targets!).logp,
     },
   ],
+  linearInt8: rounded('linearInt8', (x, g) => {
+    const { weight, scales } = roundInt8(ROUNDED, [5, 4])
+    return op.linearInt8(x, g.constant(weight), g.constant(scales))
+  }),
+  linearQ4: rounded('linearQ4', (x, g) => {
+    const { weight, scales } = roundQ4(ROUNDED, [5, 4], 16)
+    return op.linearQ4(x, g.constant(weight), g.constant(scales), 16)
+  }),
 }
 
 export interface CaseGraph {
   readonly graph: Graph
-  /** `y`, the scalar `loss` (a weighted sum of y), and `g0`, `g1`, … its gradients with respect to the inputs. */
+  /** Those of the case's `inputs`. */
+  readonly values: readonly Value[]
+  /** `y`, the scalar `loss` (a weighted sum of y), and `g0`, `g1`, … its gradients with respect to the inputs, if it has any. */
   readonly outputs: Readonly<Record<string, Value>>
   /** `x0`, `x1`, … (float32), `i0`, … (int32) and `weights`, the same at every call. */
   readonly feeds: TensorMap
 }
 
 /** A case with random inputs, forward and backward. */
-export function caseGraph({ inputs, indices = [], build, range = [-1, 1], sizes = {} }: OpCase): CaseGraph {
+export function caseGraph({ inputs, indices = [], build, range = [-1, 1], refuses, sizes = {} }: OpCase): CaseGraph {
   const graph = new Graph()
   const values = inputs.map((dims, i) => graph.input(`x${i}`, 'float32', dims))
   const rows = indices.map(({ dims }, i) => graph.input(`i${i}`, 'int32', dims))
   const y = build(values, rows, graph)
   const loss = op.reduceSum(op.mul(y, graph.input('weights', 'float32', y.dims)))
-  const gradients = Object.fromEntries(grad(loss, values).map((g, i) => [`g${i}`, g]))
+  const gradients = refuses ? {} : Object.fromEntries(grad(loss, values).map((g, i) => [`g${i}`, g]))
   const feeds = {
     ...Object.fromEntries(inputs.map((dims, i) => [`x${i}`, random(`x${i}`, known(dims, sizes), range)])),
     ...Object.fromEntries(indices.map((tensor, i) => [`i${i}`, tensor])),
     weights: random('weights', known(y.dims, sizes), [-1, 1]),
   }
-  return { graph, outputs: { y, loss, ...gradients }, feeds }
+  return { graph, values, outputs: { y, loss, ...gradients }, feeds }
 }
 
 /** Symbols of a case stand alone. */

@@ -152,6 +152,13 @@ export function tokenLogprob(x: Value, weight: Value, targets: Value): { logp: V
   return { logp: logp!, logZ: logZ!, probs: probs! }
 }
 
+/** x [..., in] · W for int8 weights [in, out] with a scale for each output; rows of x are rounded to 8 bits. */
+export const linearInt8 = (x: Value, weight: Value, scales: Value): Value =>
+  apply('linearInt8', [x, weight, scales], {})[0]!
+/** x [..., in] · Wᵀ for 4-bit weights [out, blocks, block/2] with a scale for each block. */
+export const linearQ4 = (x: Value, weight: Value, scales: Value, block: number): Value =>
+  apply('linearQ4', [x, weight, scales], { block })[0]!
+
 /** A constant tensor. */
 export const constant = (graph: Graph, tensor: HostTensor): Value => graph.constant(tensor)
 

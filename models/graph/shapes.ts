@@ -74,6 +74,37 @@ function attentionShapes(inputs: readonly Value[], { heads, kvHeads }: OpAttrs['
   ]
 }
 
+function linearInt8Shape(inputs: readonly Value[]): readonly OutputSpec[] {
+  const [x, weight, scales] = inputs as [Value, Value, Value]
+  const [into, out] = [weight.dim(0), weight.dim(-1)]
+  const fits =
+    x.dtype === 'float32' &&
+    weight.dtype === 'int8' &&
+    weight.rank === 2 &&
+    x.dim(-1) === into &&
+    showDims(scales.dims) === showDims([out])
+  if (!fits) throw new GraphError(`linearInt8: ${showTypes(inputs)} is not x [..., in], int8 [in, out], scales [out]`)
+  return [{ dtype: x.dtype, dims: [...x.dims.slice(0, -1), out] }]
+}
+
+function linearQ4Shape(inputs: readonly Value[], { block }: OpAttrs['linearQ4']): readonly OutputSpec[] {
+  const [x, weight, scales] = inputs as [Value, Value, Value]
+  const [out, into] = [Number(weight.dim(0)), Number(x.dim(-1))]
+  const blocks = Math.ceil(into / block)
+  const fits =
+    x.dtype === 'float32' &&
+    weight.dtype === 'uint8' &&
+    showDims(weight.dims) === showDims([out, blocks, block / 2]) &&
+    showDims(scales.dims) === showDims([out * blocks])
+  if (!fits)
+    throw new GraphError(
+      `linearQ4: ${showTypes(inputs)} is not x [..., in], uint8 [out, blocks, ${block / 2}], scales [out·blocks]`,
+    )
+  return [{ dtype: x.dtype, dims: [...x.dims.slice(0, -1), out] }]
+}
+
+const showTypes = (values: readonly Value[]): string => values.map((v) => `${v.dtype} ${showDims(v.dims)}`).join(', ')
+
 export const shapes: { [K in OpName]: ShapeRule<K> } = {
   add: elementwise('add'),
   sub: elementwise('sub'),
@@ -185,4 +216,6 @@ export const shapes: { [K in OpName]: ShapeRule<K> } = {
     const row = { dtype, dims: [rows] }
     return [row, row, { dtype, dims: [rows, weight!.dim(0)] }]
   },
+  linearInt8: linearInt8Shape,
+  linearQ4: linearQ4Shape,
 }

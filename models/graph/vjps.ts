@@ -9,6 +9,10 @@ import * as op from './ops.ts'
 /** `g[i]` is the gradient of output i, undefined when nothing depends on it. */
 type Vjp<K extends OpName> = (node: Node<K>, g: readonly (Value | undefined)[]) => readonly (Value | null)[]
 const never = (): readonly null[] => []
+/** Rounded weights are for sampling only: a gradient through them would be that of another function. */
+const refuse = (node: Node): never => {
+  throw new GraphError(`${node.op} has no gradient: quantised weights are for sampling, train with float32 ones`)
+}
 
 /** Sums a gradient over the axes along which its value was broadcast. */
 export function unbroadcast(g: Value, dims: Dims): Value {
@@ -251,4 +255,6 @@ export const vjps: { [K in OpName]: Vjp<K> } = {
   },
   attention,
   tokenLogprob,
+  linearInt8: refuse,
+  linearQ4: refuse,
 }

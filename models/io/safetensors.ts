@@ -120,6 +120,7 @@ const storedAs = {
   float32: 'F32',
   int32: 'I32',
   int64: 'I64',
+  int8: 'I8',
   uint8: 'U8',
   bool: 'BOOL',
 } as const satisfies Record<DType, StoredDType>
@@ -280,6 +281,8 @@ function decode(name: string, info: TensorInfo, bytes: Uint8Array): HostTensor {
       return { dtype: 'int64', dims, data: new BigInt64Array(bytes.buffer) }
     case 'I32':
       return { dtype: 'int32', dims, data: new Int32Array(bytes.buffer) }
+    case 'I8':
+      return { dtype: 'int8', dims, data: new Int8Array(bytes.buffer) }
     case 'U8':
       return { dtype: 'uint8', dims, data: bytes }
     case 'BOOL':
@@ -289,7 +292,6 @@ function decode(name: string, info: TensorInfo, bytes: Uint8Array): HostTensor {
     case 'U32':
     case 'I16':
     case 'U16':
-    case 'I8':
     case 'F8_E4M3':
     case 'F8_E5M2':
       throw new CheckpointError(`dtype ${dtype} is not supported; convert it to F32, BF16 or F16`, {

@@ -7,7 +7,6 @@ import {
   greaterOrEqual,
   less,
   logicalAnd,
-  matmul,
   maximum,
   mul,
   reshape,
@@ -96,5 +95,5 @@ export const headName = ({ tied, prefix }: TextArchitecture): string =>
 
 /** Rows of hidden states [P, hidden] to logits [P, vocab]. */
 export function logits(params: Parameters, text: TextArchitecture, hidden: Value): Value {
-  return matmul(hidden, params.weight(headName(text)), { transB: true })
+  return params.product(headName(text), hidden)
 }

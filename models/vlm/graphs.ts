@@ -17,6 +17,7 @@ import {
 import { headName, embed, textModel, treeBias } from '../layers/text.ts'
 import type { Join } from '../layers/attention.ts'
 import { type LoraShape, Parameters } from '../layers/parameters.ts'
+import type { Precision } from '../layers/precision.ts'
 import { positionDims } from '../layers/rotary.ts'
 import type { TextArchitecture } from '../layers/text-config.ts'
 import type { Weights } from '../tensor.ts'
@@ -36,8 +37,8 @@ export interface BuiltGraph {
   readonly outputs: Readonly<Record<string, Value>>
 }
 
-export function parameters(context: GraphContext, graph: Graph): Parameters {
-  return new Parameters(graph, context.frozen, context.trainable, context.lora)
+export function parameters(context: GraphContext, graph: Graph, precision?: Precision): Parameters {
+  return new Parameters(graph, context.frozen, context.trainable, context.lora, precision)
 }
 
 /** Feeds of `input` and of every other of its graph → features [F, hidden]. */
@@ -68,10 +69,10 @@ function treeInputs(graph: Graph, text: TextArchitecture, n: string): TreeInputs
  * Outputs: hidden float32 [P, hidden] of the rows, and key.*, value.* of the new tokens or, where the graph is to append
  * them, joinedKey.*, joinedValue.* of all [I, kvHeads, T+S, headDim].
  */
-export function extendGraph(context: GraphContext, join: Join): BuiltGraph {
+export function extendGraph(context: GraphContext, join: Join, precision: Precision): BuiltGraph {
   const { text } = context.architecture
   const graph = new Graph()
-  const params = parameters(context, graph)
+  const params = parameters(context, graph, precision)
   const { ids, positions, featureIndex } = treeInputs(graph, text, 'S')
   const image = graph.input('features', 'float32', ['F', text.hiddenSize])
   const bias = graph.input('bias', 'float32', ['I', 'S', sum(['S', 'T'])])

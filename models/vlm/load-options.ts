@@ -1,4 +1,5 @@
 /** How a model is loaded. */
+import type { Precision } from '../layers/precision.ts'
 import type { Device } from '../runtime/session.ts'
 
 /** Which weights an update may change. */
@@ -23,4 +24,6 @@ export interface LoadOptions {
   /** Folder of a PEFT adapter. With `train: lora` it is what the training starts from. */
   readonly adapter?: string
   readonly train?: TrainMode
+  /** In which precision requests marked as rollouts are sampled; default fp32. Needs a frozen text model. */
+  readonly rollouts?: Precision
 }

@@ -2,6 +2,7 @@
 import { LRUCache } from 'lru-cache'
 import { generate, type GenerationModel, type ImageRequests } from '../generate/generate.ts'
 import { fullGrpoConfig, type GrpoConfig } from '../losses/grpo-config.ts'
+import { type Precision, PRECISIONS } from '../layers/precision.ts'
 import { addMetrics } from '../losses/metrics.ts'
 import type {
   GenerateRequest,
@@ -48,6 +49,8 @@ export interface LoadedWeights {
   readonly total: number
   /** Canonical name → name in the checkpoint's files. */
   readonly storedNames: ReadonlyMap<string, string>
+  /** Precision in which requests marked as rollouts are sampled. */
+  readonly rollouts: Precision
 }
 
 export class VlmModel implements Model {
@@ -56,6 +59,7 @@ export class VlmModel implements Model {
   readonly storedNames: LoadedWeights['storedNames']
   readonly #base: Weights
   readonly #visionTrained: boolean
+  readonly #rollouts: Precision
   readonly #pictures = new LRUCache<string, Picture>({
     maxSize: CACHE_BYTES,
     sizeCalculation: ({ inputs, uint8 }) =>
@@ -72,12 +76,13 @@ export class VlmModel implements Model {
     readonly network: Network,
     readonly processor: Processor,
     readonly device: string,
-    { base, visionTrained, total, storedNames }: LoadedWeights,
+    { base, visionTrained, total, storedNames, rollouts }: LoadedWeights,
   ) {
     this.family = this.#architecture.family
     this.storedNames = storedNames
     this.#base = base
     this.#visionTrained = visionTrained
+    this.#rollouts = rollouts
     const trainable = Object.values(base).reduce((n, t) => n + t.data.length, 0)
     this.parameters = { total, trainable }
   }
@@ -97,10 +102,17 @@ export class VlmModel implements Model {
     onToken?: (token: SampledToken) => void,
   ): Promise<readonly Generated[]> {
     const results = new Array<Generated>(requests.length)
-    const planned = await this.#plan(requests)
     const length = ({ root, entries }: Planned<GenerateRequest>) =>
       entries.reduce((n, { item }) => n + item.samples * item.maxNewTokens, packedLength(root))
-    for (const batch of batches(planned, length, this.#generateTokens)) await this.#generate(batch, results, onToken)
+    for (const precision of PRECISIONS) {
+      const of = (request: GenerateRequest) => (request.rollout ? this.#rollouts : 'fp32')
+      const indices = [...requests.keys()].filter((i) => of(requests[i]!) === precision)
+      const planned = await this.#plan(indices.map((i) => requests[i]!))
+      for (const { entries } of planned)
+        entries.forEach(({ item, index }, e) => (entries[e] = { item, index: indices[index]! }))
+      for (const batch of batches(planned, length, this.#generateTokens))
+        await this.#generate(batch, precision, results, onToken)
+    }
     return results
   }
 
@@ -163,6 +175,7 @@ export class VlmModel implements Model {
 
   async #generate(
     batch: readonly Planned<GenerateRequest>[],
+    precision: Precision,
     results: Generated[],
     onToken?: (token: SampledToken) => void,
   ): Promise<void> {
@@ -175,7 +188,7 @@ export class VlmModel implements Model {
     const features = image.kind === 'given' ? image.features : f32(new Float32Array(hidden), [1, hidden])
     const indices = batch.map(({ entries }) => entries.map(({ index }) => index))
     const listening = onToken && { onToken: this.#listener(requests, indices, onToken) }
-    const sampled = await generate({ ...this.network.generation(), ...listening }, requests, features)
+    const sampled = await generate({ ...this.network.generation(precision), ...listening }, requests, features)
     batch.forEach(({ entries }, i) => {
       entries.forEach(({ index }, p) => {
         results[index] = {

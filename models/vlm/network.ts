@@ -6,6 +6,7 @@ import { HostCache } from '../generate/host-cache.ts'
 import type { KeyValueCache } from '../generate/key-value-cache.ts'
 import { type FullGrpoConfig } from '../losses/grpo-config.ts'
 import { grpoLoss } from '../losses/grpo.ts'
+import type { Precision } from '../layers/precision.ts'
 import { MASKED } from '../layers/text.ts'
 import { ResidentWeights } from '../runtime/resident-weights.ts'
 import { hasOwnMemory, Session, type SessionOptions } from '../runtime/session.ts'
@@ -106,7 +107,7 @@ export class Network {
   }
 
   /** The face that the sampler works with. */
-  generation(): GenerationModel {
+  generation(precision: Precision = 'fp32'): GenerationModel {
     const { text, imageTokenId, eosTokenIds } = this.context.architecture
     return {
       imageToken: imageTokenId,
@@ -114,22 +115,23 @@ export class Network {
       masked: MASKED,
       cache: (images, most) =>
         this.#onDevice ? new DeviceCache({ ...text, images }) : new HostCache({ ...text, images }, most),
-      extend: (cache, feeds) => this.#extend(cache, feeds),
+      extend: (cache, feeds) => this.#extend(cache, feeds, precision),
     }
   }
 
   /** New tokens, then samples at their rows. On a device nothing but the samples leaves it. */
-  async #extend(cache: KeyValueCache, feeds: TensorMap): Promise<Sampled> {
+  async #extend(cache: KeyValueCache, feeds: TensorMap, precision: Precision): Promise<Sampled> {
     const { ids } = feeds
     const how = { spin: false, ...this.#threadsFor(ids!.data.length) }
-    const graph = () => extendGraph(this.context, this.#onDevice ? 'append' : 'beside')
-    const session = await this.#session('extend', graph, { ...how, resident: () => true })
+    const graph = () => extendGraph(this.context, this.#onDevice ? 'append' : 'beside', precision)
+    const session = await this.#session(`extend ${precision}`, graph, { ...how, resident: () => true })
     const weights = await this.#feeds()
     const { hidden, ...keys } = await session.runOn({ ...weights, ...feeds, ...cache.feeds() })
     cache.append(keys, ids!.dims[1]!)
     const temperatures = feeds['inverseTemperature'] ? 'any' : 'one'
     try {
-      const head = await this.#session(`sample ${temperatures}`, () => samplerGraph(this.context, temperatures), how)
+      const build = () => samplerGraph(this.context, temperatures, precision)
+      const head = await this.#session(`sample ${temperatures} ${precision}`, build, how)
       const { sampled, logprobs } = await head.run({ ...weights, ...feeds, hidden: hidden! })
       return { sampled: sampled!, logprobs: logprobs! }
     } finally {

@@ -14,13 +14,14 @@ import { readWeights, storedNames } from './stored-weights.ts'
 
 /**
  * Throws CheckpointError when a file is missing, a tensor does not fit or a weight is not finite, DeviceError when the
- * device cannot compute.
+ * device cannot compute, RangeError when rollouts cannot have the precision asked for.
  */
 export async function openModel(
   dir: string,
   options: LoadOptions = {},
   sessions: Pick<SessionOptions, 'profile'> = {},
 ): Promise<VlmModel> {
+  checkRollouts(options)
   const device = await openDevice(options.device)
   const family = await familyOf(dir)
   const { architecture, processor } = await family.open(dir)
@@ -37,10 +38,19 @@ export async function openModel(
       visionTrained: Object.keys(trainable).some((name) => architecture.visionWeights.test(name)),
       total: Object.values(weights).reduce((n, t) => n + t.data.length, 0),
       storedNames: names,
+      rollouts: options.rollouts ?? 'fp32',
     })
   } finally {
     await checkpoint.close()
   }
+}
+
+/** Weights that change at every step cannot be rounded once. */
+function checkRollouts({ rollouts = 'fp32', train }: LoadOptions): void {
+  if (rollouts !== 'fp32' && train?.kind === 'full' && train.part === undefined)
+    throw new RangeError(
+      `rollouts in ${rollouts} need a frozen text model, and here every weight is trained: set model.rollouts=fp32, or model.train to lora or vision`,
+    )
 }
 
 /** Frozen and trainable parts by training mode. */

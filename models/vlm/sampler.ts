@@ -23,6 +23,7 @@ import {
   sub,
 } from '../graph/ops.ts'
 import { logits, MASKED } from '../layers/text.ts'
+import type { Precision } from '../layers/precision.ts'
 import { f32 } from '../tensor.ts'
 import { type BuiltGraph, type GraphContext, parameters } from './graphs.ts'
 
@@ -37,17 +38,18 @@ const WORST = 80
  * Inputs: hidden float32 [P, hidden], uniforms float32 [P, G] in [0, 1) and, unless all temperatures are 1,
  * inverseTemperature float32 [P, 1].
  * Outputs: sampled int32 [P, G], the first token whose cumulative probability exceeds the uniform number, and logprobs
- * float32 [P, G] of the sampled tokens at T = 1.
+ * float32 [P, G] of the sampled tokens at T = 1, of the distribution that was sampled from: that of rounded weights where
+ * `precision` says so.
  *
  * The cumulative sum runs over blocks of the vocabulary, then inside the block that was hit.
  */
-export function samplerGraph(context: GraphContext, temperatures: 'one' | 'any'): BuiltGraph {
+export function samplerGraph(context: GraphContext, temperatures: 'one' | 'any', precision: Precision): BuiltGraph {
   const graph = new Graph()
   const { text, banned } = context.architecture
   const { vocab, hiddenSize } = text
   const hidden = graph.input('hidden', 'float32', ['P', hiddenSize])
   const uniforms = graph.input('uniforms', 'float32', ['P', 'G'])
-  const z = logits(parameters(context, graph), text, hidden)
+  const z = logits(parameters(context, graph, precision), text, hidden)
   const allowed = add(z, constant(graph, f32(ban(vocab, banned), [vocab])))
   const probs = softmax(allowed)
   const tempered =

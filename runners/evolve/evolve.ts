@@ -24,6 +24,7 @@ import { invitation, isLoopback } from './invitation.ts'
 import { Leadership } from './leadership.ts'
 import { loadRunModel, writeCheckpoint } from './load.ts'
 import { serverTls } from './server-tls.ts'
+import { decideRollouts } from './rollouts.ts'
 import { NewFolder } from './new-folder.ts'
 import { System } from './system.ts'
 import { Watch } from './watch.ts'
@@ -41,13 +42,14 @@ export type RunConfig = Config & { readonly run: string; readonly out: string }
 export type Done = Extract<EvolveEvent, { event: 'done' }>
 
 /** Runs or resumes a run; shows `done` at the end and returns it. */
-export async function evolve(config: RunConfig, options: EvolveOptions): Promise<Done> {
+export async function evolve(asked: RunConfig, options: EvolveOptions): Promise<Done> {
   const started = Date.now()
   const { show, signal, resume } = options
   const closing = new Closing()
   let folder: NewFolder | null = null
   try {
-    const tls = await serverTls(config)
+    const tls = await serverTls(asked)
+    const config = await decideRollouts(asked, (message) => show({ event: 'note', message }))
     const model = closing.add(await loadRunModel(config), (m) => m.dispose())
     signal.throwIfAborted()
     if (!resume) folder = await NewFolder.make(config.out, configToYaml(config))

@@ -14,10 +14,11 @@ import { trainMode } from './train-mode.ts'
 
 /** Throws MemoryError, before anything is allocated, when the model does not fit; else as `loadModel`. */
 export async function loadRunModel(config: Config): Promise<Model> {
-  await checkRunFits(config)
   const { model, seed } = config
-  const { dir, device, threads } = model
-  return loadModel(dir, { device, threads, train: trainMode(model, seed) })
+  const { dir, device, threads, rollouts } = model
+  if (rollouts === 'auto') throw new Error('model.rollouts is still "auto": decideRollouts comes before loading')
+  await checkRunFits(config)
+  return loadModel(dir, { device, threads, rollouts, train: trainMode(model, seed) })
 }
 
 const WEIGHTS = /\.safetensors$|\.safetensors\.index\.json$|\.bin$|\.pth?$/
