@@ -1,5 +1,6 @@
 /** How a model is loaded. */
 import type { Device } from '../runtime/session.ts'
+import type { MemoryUse } from './weight-holding.ts'
 
 /** Which weights an update may change. */
 export type TrainMode =
@@ -23,4 +24,8 @@ export interface LoadOptions {
   /** Folder of a PEFT adapter. With `train: lora` it is what the training starts from. */
   readonly adapter?: string
   readonly train?: TrainMode
+  /** How frozen weights are held; default `auto`, which chooses by the size of the model. */
+  readonly memory?: MemoryUse
+  /** Whether updates compute activations of layers again instead of keeping them; default `auto`. */
+  readonly recompute?: boolean | 'auto'
 }

@@ -19,6 +19,7 @@ import {
   withGradients,
 } from './graphs.ts'
 import { samplerGraph } from './sampler.ts'
+import { prepacks, type SessionUse } from './weight-holding.ts'
 
 /** Image input of a scoring pass: features (frozen vision) or what they are made of (trained vision), or neither. */
 export type ImageInput =
@@ -75,7 +76,7 @@ export class Network {
     const parts: Float32Array[] = []
     for (const input of passes) {
       const build = () => visionGraph(this.context, input)
-      const session = await this.#session(`vision ${input.graph}`, build, { spin: false })
+      const session = await this.#session('vision', `vision ${input.graph}`, build, { spin: false })
       const result = await session.run({ ...this.weights, ...input.feeds })
       parts.push(result.features!.data as Float32Array)
     }
@@ -101,10 +102,11 @@ export class Network {
   /** New tokens, then samples at their rows. */
   async #extend(feeds: TensorMap): Promise<TensorMap> {
     const how = { spin: false, ...this.#threadsFor(feeds['ids']!.data.length) }
-    const session = await this.#session('extend', () => extendGraph(this.context), how)
+    const session = await this.#session('generate', 'extend', () => extendGraph(this.context), how)
     const { hidden, ...cache } = await session.run({ ...this.weights, ...feeds })
     const temperatures = feeds['inverseTemperature'] ? 'any' : 'one'
-    const head = await this.#session(`sample ${temperatures}`, () => samplerGraph(this.context, temperatures), how)
+    const build = () => samplerGraph(this.context, temperatures)
+    const head = await this.#session('generate', `sample ${temperatures}`, build, how)
     return { ...cache, ...(await head.run({ ...this.weights, ...feeds, hidden: hidden! })) }
   }
 
@@ -118,7 +120,7 @@ export class Network {
   /** Log-probabilities and entropies of the completions of a packed tree under `weights` (default: the current ones). */
   async score(tree: PackedTree, image: ImageInput, weights: Weights = this.weights): Promise<Scored> {
     const chunks = this.#chunks
-    const session = await this.#session(`score ${sourceKey(image)}`, () => {
+    const session = await this.#session('train', `score ${sourceKey(image)}`, () => {
       const { graph, logps, entropies } = scoreTree(this.context, sourceOf(image), chunks)
       return { graph, outputs: { logps, entropies } }
     })
@@ -136,7 +138,7 @@ export class Network {
     config: FullGrpoConfig,
   ): Promise<UpdateResult> {
     const chunks = this.#chunks
-    const session = await this.#session(`policy ${sourceKey(image)} ${JSON.stringify(config)}`, () =>
+    const session = await this.#session('train', `policy ${sourceKey(image)} ${JSON.stringify(config)}`, () =>
       policyGraph(this.context, sourceOf(image), chunks, config),
     )
     const feeds = { ...this.weights, ...treeFeeds(tree, chunks), ...imageFeeds(image), ...policyFeeds(tree, rows) }
@@ -146,11 +148,14 @@ export class Network {
   /** Gradient of weighted cross-entropy: −Σ weight · logprob over predicted tokens; weights in the order of the tree. */
   async supervisedGradient(tree: PackedTree, image: ImageInput, weights: Float32Array): Promise<UpdateResult> {
     const chunks = this.#chunks
-    const session = await this.#session(`supervised ${sourceKey(image)}`, () => {
+    const session = await this.#session('train', `supervised ${sourceKey(image)}`, () => {
       const scores = scoreTree(this.context, sourceOf(image), chunks)
       const tokenWeights = scores.graph.input('tokenWeights', 'float32', scores.logps.dims)
       const loss = neg(reduceSum(mul(scores.logps, tokenWeights)))
-      return { graph: scores.graph, outputs: { loss, logps: scores.logps, ...withGradients(scores.params, loss) } }
+      return {
+        graph: scores.graph,
+        outputs: { loss, logps: scores.logps, ...withGradients(this.context.holdings, scores.params, loss) },
+      }
     })
     const padded = new Float32Array(chunks * chunkLength(tree, chunks))
     padded.set(weights)
@@ -169,8 +174,8 @@ export class Network {
     return Math.min(MOST_CHUNKS, Math.ceil(this.context.architecture.text.vocab / CHUNK_VOCAB))
   }
 
-  #session(name: string, build: () => BuiltGraph, how: SessionOptions = {}): Promise<Session> {
-    const options = { ...this.options, ...how }
+  #session(use: SessionUse, name: string, build: () => BuiltGraph, how: SessionOptions = {}): Promise<Session> {
+    const options = { ...this.options, prepack: prepacks(this.context.holdings[use]), ...how }
     const key = `${name} ${options.threads}`
     let session = this.#sessions.get(key)
     if (!session) {
@@ -207,7 +212,7 @@ function policyGraph(context: GraphContext, source: FeatureSource, chunks: numbe
     config,
   )
   const named = Object.fromEntries(Object.entries(metrics).map(([name, v]) => [`metric:${name}`, v]))
-  return { graph, outputs: { loss, ...named, ...withGradients(params, loss) } }
+  return { graph, outputs: { loss, ...named, ...withGradients(context.holdings, params, loss) } }
 }
 
 const chunkLength = (tree: PackedTree, chunks: number): number =>
