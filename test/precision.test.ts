@@ -17,7 +17,7 @@ const weight = f32(noise(OUT * INTO), [OUT, INTO])
 async function through(precision: Precision, x: Float32Array, threads = 1): Promise<Float32Array> {
   const graph = new Graph()
   const rows = graph.input('x', 'float32', ['M', INTO])
-  const y = new Parameters(graph, { 'layer.weight': weight }, new Map(), null, precision).linear('layer', rows)
+  const y = new Parameters(graph, { 'layer.weight': weight }, new Map(), null, { precision }).linear('layer', rows)
   const session = await Session.create(graph, { y }, { threads })
   const { y: out } = await session.run({ x: f32(x, [x.length / INTO, INTO]) })
   await session.release()

@@ -43,7 +43,7 @@ async function run(input: VisionInput, vision = config, weights?: Float32Array):
     const params = new Parameters(graph, {}, new Map(own), null)
     const features = qwen25VlVision(vision).features(params, input)
     const loss = reduceSum(mul(features, graph.input('weights', 'float32', features.dims)))
-    const outputs = weights ? withGradients(params, loss) : {}
+    const outputs = weights ? withGradients({ recompute: 'nothing' }, params, loss) : {}
     session = Session.create(graph, { ...outputs, features }, { threads: 1 })
     sessions.set(key, session)
   }

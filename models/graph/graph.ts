@@ -4,6 +4,7 @@
  * Dims may be symbolic (`'I'`, `'I*N'`), so that one session serves every batch size. Two symbolic dims are equal when
  * their canonical products are equal; broadcasting is decided statically (equal, or one of them is the literal 1).
  */
+import type { StoredTensor } from '../io/stored-tensor.ts'
 import type { DType, HostTensor } from '../tensor.ts'
 import type { OpAttrs, OpName } from './op-attrs.ts'
 
@@ -55,11 +56,16 @@ export function showDims(dims: Dims): string {
   return `[${dims.join(', ')}]`
 }
 
+/** Element types of values: of host tensors, and of weights as checkpoints store them. */
+export type ValueType = DType | 'bfloat16' | 'float16'
+
+const STORED_AS = { F32: 'float32', BF16: 'bfloat16', F16: 'float16' } as const
+
 export class Value {
   constructor(
     readonly graph: Graph,
     readonly id: number,
-    readonly dtype: DType,
+    readonly dtype: ValueType,
     readonly dims: Dims,
   ) {}
 
@@ -90,11 +96,23 @@ export class GraphError extends Error {
 export type Source =
   | { readonly kind: 'input'; readonly name: string; readonly value: Value }
   | { readonly kind: 'initializer'; readonly name: string; readonly value: Value; readonly tensor: HostTensor }
+  | { readonly kind: 'stored'; readonly name: string; readonly value: Value; readonly tensor: StoredTensor }
+
+/** Consecutive nodes that the backward pass may compute again (autodiff.ts) instead of keeping their values. */
+export interface Segment {
+  /** What comes from before and is kept. */
+  readonly inputs: readonly Value[]
+  /** Half-open range of nodes. */
+  readonly start: number
+  readonly end: number
+}
 
 /** Collects nodes in topological order. Build with the functions of ops.ts. */
 export class Graph {
   readonly nodes: Node[] = []
   readonly sources: Source[] = []
+  /** In order, without overlap. */
+  readonly segments: Segment[] = []
   readonly producer = new Map<Value, Node>()
   readonly #names = new Map<string, Value>()
   readonly #constants = new Map<string, Value>()
@@ -114,6 +132,25 @@ export class Graph {
     return value
   }
 
+  /** A frozen tensor that the runtime maps from its file. */
+  stored(name: string, tensor: StoredTensor): Value {
+    const value = this.#fresh(name, STORED_AS[tensor.dtype], tensor.dims)
+    this.sources.push({ kind: 'stored', name, value, tensor })
+    return value
+  }
+
+  /**
+   * Marks what `build` adds as a segment: a layer, of which the backward pass may keep nothing but `inputs`, the
+   * activations that come from the layer before.
+   */
+  segment<T>(inputs: readonly Value[], build: () => T): T {
+    const start = this.nodes.length
+    const result = build()
+    if ((this.segments.at(-1)?.end ?? 0) > start) throw new GraphError('a segment inside a segment')
+    this.segments.push({ inputs, start, end: this.nodes.length })
+    return result
+  }
+
   /** A small constant; equal ones are shared. */
   constant(tensor: HostTensor): Value {
     const key = `${tensor.dtype}${showDims(tensor.dims)}${tensor.data.length <= 64 ? tensor.data.join() : this.#nextId}`
@@ -130,7 +167,7 @@ export class Graph {
     op: K,
     inputs: readonly Value[],
     attrs: OpAttrs[K],
-    outputs: readonly { dtype: DType; dims: Dims }[],
+    outputs: readonly { dtype: ValueType; dims: Dims }[],
   ): readonly Value[] {
     for (const v of inputs) if (v.graph !== this) throw new GraphError(`${op}: an input belongs to another graph`)
     const values = outputs.map((o) => new Value(this, this.#nextId++, o.dtype, o.dims))
@@ -140,7 +177,7 @@ export class Graph {
     return values
   }
 
-  #fresh(name: string, dtype: DType, dims: Dims): Value {
+  #fresh(name: string, dtype: ValueType, dims: Dims): Value {
     if (this.#names.has(name)) throw new GraphError(`the name "${name}" is taken`)
     const value = new Value(this, this.#nextId++, dtype, dims)
     this.#names.set(name, value)

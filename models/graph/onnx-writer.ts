@@ -9,11 +9,12 @@ import {
   TensorProto_DataType as OnnxType,
   TensorProtoSchema,
 } from 'onnx-buf'
-import type { DType } from '../tensor.ts'
-import { type Dim, type Dims, GraphError } from './graph.ts'
+import { type Dim, type Dims, GraphError, type ValueType } from './graph.ts'
 
-export const DATA_TYPE: Readonly<Record<DType, OnnxType>> = {
+export const DATA_TYPE: Readonly<Record<ValueType, OnnxType>> = {
   float32: OnnxType.FLOAT,
+  bfloat16: OnnxType.BFLOAT16,
+  float16: OnnxType.FLOAT16,
   int32: OnnxType.INT32,
   int64: OnnxType.INT64,
   int8: OnnxType.INT8,

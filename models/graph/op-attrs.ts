@@ -30,6 +30,11 @@ export interface OpAttrs {
   silu: None
   geluTanh: None
   stopGradient: None
+  /**
+   * The first input, not before the others (float32, of which nothing else is used) are there: without it, the runtime
+   * computes what needs no input, such as a wider copy of a weight, long before it is used.
+   */
+  after: None
   cast: { to: DType }
   where: None
   /** Batched product; `transA`/`transB` swap the last two axes, `alpha` scales the result. */

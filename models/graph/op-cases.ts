@@ -87,6 +87,7 @@ export const opCases: { [K in OpName]: OpCase[] } = {
   silu: one(op.silu, [-4, 4]),
   geluTanh: one(op.geluTanh, [-3, 3]),
   stopGradient: one(op.stopGradient, undefined, true),
+  after: one((x) => op.mul(op.after(x, [op.mul(x, 2), op.exp(x)]), x)),
   cast: one((x) => op.cast(op.cast(x, 'int32'), 'float32'), [0.1, 0.9], true),
   where: [
     {

@@ -1,6 +1,6 @@
 /** The ops as functions on values. Numbers are allowed wherever an elementwise operand is. */
 import { type DType, type HostTensor, f32 } from '../tensor.ts'
-import { type Dim, type Dims, type Graph, GraphError, product, showDims, Value } from './graph.ts'
+import { type Dim, type Dims, type Graph, GraphError, product, showDims, Value, type ValueType } from './graph.ts'
 import type { OpAttrs, OpName } from './op-attrs.ts'
 import { shapes } from './shapes.ts'
 
@@ -11,7 +11,7 @@ function apply<K extends OpName>(op: K, inputs: readonly Value[], attrs: OpAttrs
 }
 
 /** A float32 or int32 scalar constant. */
-export function scalar(graph: Graph, x: number, dtype: DType = 'float32'): Value {
+export function scalar(graph: Graph, x: number, dtype: ValueType = 'float32'): Value {
   if (dtype === 'float32') return graph.constant(f32([x], []))
   if (dtype === 'int32') return graph.constant({ dtype, dims: [], data: Int32Array.of(x) })
   throw new GraphError(`no ${dtype} scalars`)
@@ -60,6 +60,10 @@ export const gelu = (x: Value): Value => mul(mul(x, 0.5), add(erf(mul(x, Math.SQ
 /** x · sigmoid(1.702 x), CLIP's approximation of GELU (`quick_gelu`). */
 export const quickGelu = (x: Value): Value => mul(x, sigmoid(mul(x, 1.702)))
 export const stopGradient = unary('stopGradient')
+
+/** x, not before `others` (float32, at least one axis) have been computed; a copy for the optimizer, none in memory. */
+export const after = (x: Value, others: readonly Value[]): Value =>
+  others.length === 0 || x.rank === 0 ? x : apply('after', [x, ...others], {})[0]!
 
 export const cast = (x: Value, to: DType): Value => (x.dtype === to ? x : apply('cast', [x], { to })[0]!)
 

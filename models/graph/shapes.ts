@@ -1,10 +1,20 @@
 /** Output types of every op: dtype and dims, or a GraphError that states the actual shapes. */
 import type { DType } from '../tensor.ts'
-import { type Dim, type Dims, difference, GraphError, product, showDims, sum, type Value } from './graph.ts'
+import {
+  type Dim,
+  type Dims,
+  difference,
+  GraphError,
+  product,
+  showDims,
+  sum,
+  type Value,
+  type ValueType,
+} from './graph.ts'
 import type { OpAttrs, OpName } from './op-attrs.ts'
 
 export interface OutputSpec {
-  readonly dtype: DType
+  readonly dtype: ValueType
   readonly dims: Dims
 }
 type ShapeRule<K extends OpName> = (inputs: readonly Value[], attrs: OpAttrs[K]) => readonly OutputSpec[]
@@ -127,6 +137,11 @@ export const shapes: { [K in OpName]: ShapeRule<K> } = {
   silu: ([x]) => [0, 1].map(() => ({ dtype: x!.dtype, dims: x!.dims })),
   geluTanh: same,
   stopGradient: same,
+  after: ([x, ...others]) => {
+    if (x!.rank === 0 || others.some((v) => v.dtype !== 'float32' || v.rank === 0))
+      throw new GraphError(`after: ${[x!, ...others].map((v) => `${v.dtype}${showDims(v.dims)}`).join(' ')}`)
+    return same([x!])
+  },
   cast: ([x], { to }) => [{ dtype: to, dims: x!.dims }],
   where: ([c, a, b]) => [{ dtype: a!.dtype, dims: broadcast('where', c!.dims, broadcast('where', a!.dims, b!.dims)) }],
   matmul: (inputs, attrs) => [{ dtype: inputs[0]!.dtype, dims: matmulDims(inputs, attrs) }],

@@ -207,6 +207,7 @@ export const vjps: { [K in OpName]: Vjp<K> } = {
     return op.mul(g, op.add(s, op.mul(op.mul(y, op.sub(1, s)), slope)))
   }),
   stopGradient: never,
+  after: (_node, g) => [g[0]!],
   cast: (node, g) => [node.inputs[0]!.dtype === 'float32' && node.attrs.to === 'float32' ? g[0]! : null],
   where: (node, g) => {
     const [c, a, b] = node.inputs as [Value, Value, Value]

@@ -1,5 +1,5 @@
 /** Safetensors checkpoints: lazy reading (one file or shards with an index), whole files, atomic writing. */
-import type { FileHandle } from 'node:fs/promises'
+import { type FileHandle, realpath } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { z } from 'zod'
 import { sizeOf, type DType, type HostTensor, type TensorMap } from '../tensor.ts'
@@ -8,6 +8,8 @@ import { CheckpointError, printable } from './checkpoint-error.ts'
 import { bf16ToF32, f16ToF32 } from './float16.ts'
 import { isMissing, readJsonIfPresent, reasonOf } from './json-file.ts'
 import { openRegularFile } from './regular-file.ts'
+import { assertFiniteBits, notFinite } from './finite.ts'
+import type { StoredTensor } from './stored-tensor.ts'
 import {
   encodeHeader,
   headerLength,
@@ -29,6 +31,12 @@ export interface Checkpoint {
   info(name: string): TensorInfo
   /** Stored F32, BF16 or F16, widened exactly. */
   readF32(name: string): Promise<HostTensor<'float32'>>
+  /**
+   * The place of a tensor in its file, for onnxruntime to map; null where that is impossible because its numbers do not lie
+   * at multiples of their size. Throws a `CheckpointError` when it is not stored as F32, BF16 or F16, or, as `assertFinite`,
+   * when it holds a NaN or an infinity: all of it is read once, in pieces, and nothing is kept.
+   */
+  stored(name: string): Promise<StoredTensor | null>
   close(): Promise<void>
 }
 
@@ -37,6 +45,8 @@ const indexFile = 'model.safetensors.index.json'
 const indexSchema = z.object({ weight_map: z.record(z.string(), z.string()) })
 /** Largest single read: Node refuses 2 GiB and more. */
 const readBytes = 2 ** 30
+/** What is checked at a time. */
+const PIECE_BYTES = 2 ** 20
 
 /** Open `model.safetensors`, or the shards that `model.safetensors.index.json` names, in a folder. */
 export async function openCheckpoint(dir: string): Promise<Checkpoint> {
@@ -106,14 +116,7 @@ export async function writeSafetensors(
 /** Throws a `CheckpointError` that names the tensor when it holds a NaN or an infinity. */
 export function assertFinite(name: string, tensor: HostTensor<'float32'>, file = 'weights'): void {
   const { data } = tensor
-  for (let i = 0; i < data.length; i++) {
-    if (!Number.isFinite(data[i])) {
-      throw new CheckpointError(`element ${i} is ${data[i]}; the weights are damaged, use another checkpoint`, {
-        file,
-        tensor: name,
-      })
-    }
-  }
+  for (let i = 0; i < data.length; i++) if (!Number.isFinite(data[i])) throw notFinite(name, i, data[i]!, file)
 }
 
 const storedAs = {
@@ -126,6 +129,8 @@ const storedAs = {
 } as const satisfies Record<DType, StoredDType>
 
 interface OpenFile {
+  /** Absolute, without symbolic links: the hub's cache is full of them, and onnxruntime follows none out of a folder. */
+  readonly path: string
   readonly handle: FileHandle
   readonly header: Header
 }
@@ -134,6 +139,7 @@ class FolderCheckpoint implements Checkpoint {
   readonly dir: string
   readonly #infos: ReadonlyMap<string, TensorInfo>
   readonly #files: ReadonlyMap<string, OpenFile>
+  readonly #piece = new Uint8Array(PIECE_BYTES)
 
   constructor(dir: string, infos: ReadonlyMap<string, TensorInfo>, files: ReadonlyMap<string, OpenFile>) {
     this.dir = dir
@@ -160,10 +166,22 @@ class FolderCheckpoint implements Checkpoint {
     const info = this.info(name)
     const { handle } = this.#files.get(info.file)!
     const tensor = decode(name, info, await readRange(handle, info))
-    if (tensor.dtype !== 'float32') {
-      throw new CheckpointError(`stored as ${info.dtype}, needed as floating point`, { file: info.file, tensor: name })
-    }
+    if (tensor.dtype !== 'float32') throw notFloating(name, info)
     return tensor as HostTensor<'float32'>
+  }
+
+  async stored(name: string): Promise<StoredTensor | null> {
+    const info = this.info(name)
+    const { dtype, dims, offset, length } = info
+    if (dtype !== 'F32' && dtype !== 'BF16' && dtype !== 'F16') throw notFloating(name, info)
+    const { handle, path } = this.#files.get(info.file)!
+    if (offset % itemSize[dtype] !== 0) return null
+    for (let done = 0; done < length; done += PIECE_BYTES) {
+      const piece = this.#piece.subarray(0, Math.min(PIECE_BYTES, length - done))
+      await fill(handle, info.file, piece, offset + done)
+      assertFiniteBits(name, dtype, piece, done / itemSize[dtype], info.file)
+    }
+    return { dtype, dims, file: path, offset, length }
   }
 
   close(): Promise<void> {
@@ -217,7 +235,7 @@ async function openFile(file: string): Promise<OpenFile> {
     const { size } = await handle.stat()
     const prefix = await readBytesAt(handle, file, 0, Math.min(size, prefixBytes))
     const json = await readBytesAt(handle, file, prefixBytes, headerLength(prefix, size, file))
-    return { handle, header: parseHeader(json, size, file) }
+    return { path: await realpath(file), handle, header: parseHeader(json, size, file) }
   } catch (error) {
     await handle.close()
     throw error
@@ -235,14 +253,21 @@ function readRange(handle: FileHandle, info: TensorInfo): Promise<Uint8Array> {
 /** Bytes at a position, in a buffer of their own (so that any typed array may view it). */
 async function readBytesAt(handle: FileHandle, file: string, position: number, length: number): Promise<Uint8Array> {
   const bytes = allocate(length, file)
-  for (let done = 0; done < length;) {
-    const part = Math.min(length - done, readBytes)
+  await fill(handle, file, bytes, position)
+  return bytes
+}
+
+async function fill(handle: FileHandle, file: string, bytes: Uint8Array, position: number): Promise<void> {
+  for (let done = 0; done < bytes.length;) {
+    const part = Math.min(bytes.length - done, readBytes)
     const { bytesRead } = await readOrThrow(handle, file, bytes, done, part, position + done)
     if (bytesRead === 0) throw new CheckpointError(`truncated while it was read, at byte ${position + done}`, { file })
     done += bytesRead
   }
-  return bytes
 }
+
+const notFloating = (tensor: string, { dtype, file }: TensorInfo): CheckpointError =>
+  new CheckpointError(`stored as ${dtype}, needed as floating point`, { file, tensor })
 
 function allocate(length: number, file: string): Uint8Array {
   try {

@@ -85,7 +85,7 @@ async function measure({ into, out: all }: Layer, rows: number, budget: number, 
 function sessionOf(weights: Weights, precision: Candidate, into: number, options: SessionOptions): Promise<Session> {
   const graph = new Graph()
   const x: Value = graph.input('x', 'float32', ['M', into])
-  const y = new Parameters(graph, weights, new Map(), null, precision).linear('layer', x)
+  const y = new Parameters(graph, weights, new Map(), null, { precision }).linear('layer', x)
   return Session.create(graph, { y }, { ...options, spin: false })
 }
 

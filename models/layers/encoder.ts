@@ -27,6 +27,10 @@ export interface EncoderConfig {
 
 /** One pre-norm layer on x [B, P, D]; every patch sees every patch of its image. */
 export function encoderLayer(params: Parameters, config: EncoderConfig, name: string, x: Value): Value {
+  return params.graph.segment([x], () => layerOf(params, config, name, x))
+}
+
+function layerOf(params: Parameters, config: EncoderConfig, name: string, x: Value): Value {
   const { heads, layerNormEps, activation } = config
   const y = norm(params, `${name}.layer_norm1`, x, layerNormEps)
   const h = add(x, selfAttention(params, `${name}.self_attn`, y, heads))

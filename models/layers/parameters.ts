@@ -4,8 +4,9 @@
  * et al. 2021, PEFT semantics: y += α/r · B(A x)), which is never rounded.
  */
 import { type Graph, GraphError, type Value } from '../graph/graph.ts'
-import { add, linear, linearInt8, linearQ4, matmul } from '../graph/ops.ts'
-import type { HostTensor, Weights } from '../tensor.ts'
+import { add, after, cast, gather, linear, linearInt8, linearQ4, matmul } from '../graph/ops.ts'
+import { floatsOf, type FrozenWeight, type FrozenWeights, isStored } from '../io/stored-tensor.ts'
+import { f32, sizeOf } from '../tensor.ts'
 import { type Precision, Q4_BLOCK, roundInt8, roundQ4 } from './precision.ts'
 
 export interface LoraShape {
@@ -19,28 +20,61 @@ export const loraNames = (module: string): { a: string; b: string } => ({
   b: `base_model.model.${module}.lora_B.weight`,
 })
 
-/** The numbers of a frozen weight, wherever it is kept. */
-const frozenFloats = (tensor: HostTensor<'float32'>): Float32Array => tensor.data
+/**
+ * What becomes of frozen 16-bit weights: float32 in the session once for all (`once`), or the file's pages, from which
+ * each use makes a float32 copy of its own (`use`).
+ */
+export type Widening = 'once' | 'use'
+
+/** Smaller weights are always widened once. */
+const LEAST_BYTES = 2 ** 16
+
+export interface ParameterOptions {
+  readonly widening?: Widening
+  /** Of the frozen weights of linear layers; other than float32 there are no gradients. */
+  readonly precision?: Precision
+}
 
 export class Parameters {
   readonly #values = new Map<string, Value>()
   readonly #rounded = new Map<string, (x: Value) => Value>()
+  readonly #widening: Widening
+  readonly #precision: Precision
 
   /**
    * @param frozen tensors baked into the graph, used for names that are not trainable.
    * @param trainable names and shapes of the graph inputs: checkpoint names, or LoRA names of linear layers.
-   * @param precision of the frozen weights of linear layers; other than float32 there are no gradients.
    */
   constructor(
     readonly graph: Graph,
-    private readonly frozen: Weights,
+    private readonly frozen: FrozenWeights,
     private readonly trainable: ReadonlyMap<string, readonly number[]>,
     private readonly lora: LoraShape | null,
-    private readonly precision: Precision = 'fp32',
-  ) {}
+    { widening = 'once', precision = 'fp32' }: ParameterOptions = {},
+  ) {
+    this.#widening = widening
+    this.#precision = precision
+  }
 
-  /** A weight under its checkpoint name. */
-  weight(name: string): Value {
+  /** A weight under its checkpoint name, float32; one that is widened at each use, not before `x` is there. */
+  weight(name: string, x?: Value): Value {
+    const value = this.#value(name)
+    if (value.dtype === 'float32') return value
+    const bytes = 2 * sizeOf(value.dims as readonly number[])
+    if (x && this.#widening === 'use' && bytes >= LEAST_BYTES) return cast(after(value, [x]), 'float32')
+    const key = `${name} as float32`
+    const wide = this.#values.get(key) ?? cast(value, 'float32')
+    this.#values.set(key, wide)
+    return wide
+  }
+
+  /** Rows of a table under its checkpoint name: [...index, width] float32. No more of it is widened. */
+  rows(name: string, index: Value): Value {
+    return cast(gather(this.#value(name), index), 'float32')
+  }
+
+  /** As it is stored. */
+  #value(name: string): Value {
     let value = this.#values.get(name)
     if (!value) {
       value = this.#create(name)
@@ -54,7 +88,10 @@ export class Parameters {
     if (dims) return this.graph.input(name, 'float32', dims)
     const tensor = this.frozen[name]
     if (!tensor) throw new GraphError(`the checkpoint has no tensor "${name}"`)
-    return this.graph.initializer(name, tensor)
+    if (!isStored(tensor)) return this.graph.initializer(name, tensor)
+    // Rounded weights are in memory, and onnxruntime takes those of a graph from memory or from files, not from both.
+    if (this.#precision === 'fp32') return this.graph.stored(name, tensor)
+    return this.graph.initializer(name, f32(floatsOf(tensor), tensor.dims))
   }
 
   /** x [..., in] through the linear layer `module` (its weight, its bias if asked for, its adapter if it has one). */
@@ -70,18 +107,18 @@ export class Parameters {
   /** x [..., in] · Wᵀ for the weight `name` [out, in], rounded to the precision of these parameters where it is frozen. */
   product(name: string, x: Value): Value {
     const tensor = this.trainable.has(name) ? undefined : this.frozen[name]
-    if (this.precision === 'fp32' || !tensor) return linear(x, this.weight(name))
+    if (this.#precision === 'fp32' || !tensor) return linear(x, this.weight(name, x))
     let times = this.#rounded.get(name)
     if (!times) {
-      times = this.#round(name, tensor, this.precision)
+      times = this.#round(name, tensor, this.#precision)
       this.#rounded.set(name, times)
     }
     return times(x)
   }
 
-  #round(name: string, tensor: HostTensor<'float32'>, precision: Exclude<Precision, 'fp32'>): (x: Value) => Value {
+  #round(name: string, tensor: FrozenWeight, precision: Exclude<Precision, 'fp32'>): (x: Value) => Value {
     const [out, into] = tensor.dims as [number, number]
-    const floats = frozenFloats(tensor)
+    const floats = floatsOf(tensor)
     const rounded = precision === 'int8' ? roundInt8(floats, [out, into]) : roundQ4(floats, [out, into])
     const weight = this.graph.initializer(`${name}.${precision}`, rounded.weight)
     const scales = this.graph.initializer(`${name}.scales`, rounded.scales)

@@ -16,7 +16,7 @@ import {
 } from '../graph/ops.ts'
 import { type Join, type LayerCache, textAttention } from './attention.ts'
 import type { Parameters } from './parameters.ts'
-import { turnBy } from './rotary.ts'
+import { type Turn, turnBy } from './rotary.ts'
 import type { TextArchitecture } from './text-config.ts'
 
 /** Added to the scores of invisible keys: far below any score, yet finite, so that a fully masked row is no NaN. */
@@ -50,7 +50,7 @@ export function embed(
   features: Value | null,
   featureIndex: Value | null,
 ): Value {
-  const words = gather(params.weight(`${text.prefix}.embed_tokens.weight`), ids)
+  const words = params.rows(`${text.prefix}.embed_tokens.weight`, ids)
   if (!features || !featureIndex) return words
   const isImage = reshape(greaterOrEqual(featureIndex, 0), [...ids.dims, 1])
   return where(isImage, gather(features, maximum(featureIndex, 0)), words)
@@ -76,17 +76,30 @@ export function textModel(params: Parameters, text: TextArchitecture, inputs: Te
   const cache: LayerCache[] = []
   let x = inputs.embeddings
   for (let layer = 0; layer < text.layers; layer++) {
-    const name = `${text.prefix}.layers.${layer}`
-    const y = rmsNorm(x, params.weight(`${name}.input_layernorm.weight`), text.rmsEps)
-    const past = inputs.past ? { ...inputs.past[layer]!, join: inputs.join ?? 'beside' } : null
-    const attended = textAttention(params, text, `${name}.self_attn`, y, inputs.bias, past, turn)
-    if (attended.cache) cache.push(attended.cache)
-    x = add(x, attended.output)
-    const z = rmsNorm(x, params.weight(`${name}.post_attention_layernorm.weight`), text.rmsEps)
-    const gated = mul(silu(params.linear(`${name}.mlp.gate_proj`, z)), params.linear(`${name}.mlp.up_proj`, z))
-    x = add(x, params.linear(`${name}.mlp.down_proj`, gated))
+    const before = x
+    const step = params.graph.segment([before], () => textLayer(params, text, layer, before, inputs, turn))
+    if (step.cache) cache.push(step.cache)
+    x = step.output
   }
   return { hidden: rmsNorm(x, params.weight(`${text.prefix}.norm.weight`), text.rmsEps), cache }
+}
+
+function textLayer(
+  params: Parameters,
+  text: TextArchitecture,
+  layer: number,
+  x: Value,
+  inputs: TextInputs,
+  turn: Turn,
+): { output: Value; cache: LayerCache | null } {
+  const name = `${text.prefix}.layers.${layer}`
+  const y = rmsNorm(x, params.weight(`${name}.input_layernorm.weight`), text.rmsEps)
+  const past = inputs.past ? { ...inputs.past[layer]!, join: inputs.join ?? 'beside' } : null
+  const { output, cache } = textAttention(params, text, `${name}.self_attn`, y, inputs.bias, past, turn)
+  const h = add(x, output)
+  const z = rmsNorm(h, params.weight(`${name}.post_attention_layernorm.weight`), text.rmsEps)
+  const gated = mul(silu(params.linear(`${name}.mlp.gate_proj`, z)), params.linear(`${name}.mlp.up_proj`, z))
+  return { output: add(h, params.linear(`${name}.mlp.down_proj`, gated)), cache }
 }
 
 /** The weight [vocab, hidden] of the output projection. */

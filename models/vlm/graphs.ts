@@ -20,16 +20,18 @@ import { type LoraShape, Parameters } from '../layers/parameters.ts'
 import type { Precision } from '../layers/precision.ts'
 import { positionDims } from '../layers/rotary.ts'
 import type { TextArchitecture } from '../layers/text-config.ts'
-import type { Weights } from '../tensor.ts'
+import type { FrozenWeights } from '../io/stored-tensor.ts'
 import type { Architecture, VisionInput } from './family.ts'
+import { type Holdings, type SessionUse, wideningOf } from './weight-holding.ts'
 
 /** What every graph of a model is built from. */
 export interface GraphContext {
   readonly architecture: Architecture
-  readonly frozen: Weights
+  readonly frozen: FrozenWeights
   /** Names and shapes of trainable tensors. */
   readonly trainable: ReadonlyMap<string, readonly number[]>
   readonly lora: LoraShape | null
+  readonly holdings: Holdings
 }
 
 export interface BuiltGraph {
@@ -37,14 +39,23 @@ export interface BuiltGraph {
   readonly outputs: Readonly<Record<string, Value>>
 }
 
-export function parameters(context: GraphContext, graph: Graph, precision?: Precision): Parameters {
-  return new Parameters(graph, context.frozen, context.trainable, context.lora, precision)
+/** @param precision of the frozen weights of linear layers, for graphs that only sample. */
+export function parameters(
+  { frozen, trainable, lora, holdings }: GraphContext,
+  graph: Graph,
+  use: SessionUse = 'train',
+  precision: Precision = 'fp32',
+): Parameters {
+  return new Parameters(graph, frozen, trainable, lora, { widening: wideningOf(holdings[use]), precision })
 }
 
 /** Feeds of `input` and of every other of its graph → features [F, hidden]. */
 export function visionGraph(context: GraphContext, input: VisionInput): BuiltGraph {
   const graph = new Graph()
-  return { graph, outputs: { features: context.architecture.vision.features(parameters(context, graph), input) } }
+  return {
+    graph,
+    outputs: { features: context.architecture.vision.features(parameters(context, graph, 'vision'), input) },
+  }
 }
 
 interface TreeInputs {
@@ -72,7 +83,7 @@ function treeInputs(graph: Graph, text: TextArchitecture, n: string): TreeInputs
 export function extendGraph(context: GraphContext, join: Join, precision: Precision): BuiltGraph {
   const { text } = context.architecture
   const graph = new Graph()
-  const params = parameters(context, graph, precision)
+  const params = parameters(context, graph, 'generate', precision)
   const { ids, positions, featureIndex } = treeInputs(graph, text, 'S')
   const image = graph.input('features', 'float32', ['F', text.hiddenSize])
   const bias = graph.input('bias', 'float32', ['I', 'S', sum(['S', 'T'])])
@@ -118,7 +129,7 @@ export interface Scores {
 export function scoreTree(context: GraphContext, source: FeatureSource, chunks = 1): Scores {
   const { text } = context.architecture
   const graph = new Graph()
-  const params = parameters(context, graph)
+  const params = parameters(context, graph, 'train')
   const { ids, positions, featureIndex } = treeInputs(graph, text, 'N')
   const ends = graph.input('ends', 'int32', ['I', 'N'])
   const image = source.kind === 'none' ? null : imageFeatures(context, params, source)
@@ -127,15 +138,16 @@ export function scoreTree(context: GraphContext, source: FeatureSource, chunks =
   const predictors = graph.input('predictors', 'int32', [chunks, 'C'])
   const targets = graph.input('targets', 'int32', [chunks, 'C'])
   const flat = flatten2d(hidden)
-  const head = params.weight(headName(text))
+  const head = params.weight(headName(text), flat)
   const row = (x: Value, chunk: number) => reshape(slice(x, 0, chunk, chunk + 1), ['C'])
-  const parts = Array.from({ length: chunks }, (_, chunk) => {
+  const score = (chunk: number) => {
     const x = gather(flat, row(predictors, chunk))
     const { logp, logZ, probs } = tokenLogprob(x, head, row(targets, chunk))
     // H = log Z − Σ p·z, and Σ p·z = x·(p·W): p·W is there anyway when gradients are asked for.
     const mean = reduceSum(mul(stopGradient(x), matmul(stopGradient(probs), stopGradient(head))), { axes: [-1] })
     return { logps: logp, entropies: sub(stopGradient(logZ), mean) }
-  })
+  }
+  const parts = Array.from({ length: chunks }, (_, chunk) => graph.segment([flat], () => score(chunk)))
   const join = (values: readonly Value[]) => reshape(concatRows(values), [chunks === 1 ? 'C' : `${chunks}*C`])
   return {
     graph,
@@ -166,11 +178,16 @@ function imageFeatures(
 }
 
 /** Adds the gradients of a scalar loss with respect to every trainable tensor in use, as outputs `grad:<name>`. */
-export function withGradients(params: Parameters, loss: Value): Record<string, Value> {
+export function withGradients(
+  { recompute }: Pick<Holdings, 'recompute'>,
+  params: Parameters,
+  loss: Value,
+): Record<string, Value> {
   const used = [...params.used()]
   const gradients = grad(
     loss,
     used.map(([, v]) => v),
+    recompute,
   )
   return Object.fromEntries(used.map(([name], i) => [`grad:${name}`, gradients[i]!]))
 }

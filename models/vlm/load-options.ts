@@ -1,6 +1,7 @@
 /** How a model is loaded. */
 import type { Precision } from '../layers/precision.ts'
 import type { Device } from '../runtime/session.ts'
+import type { MemoryUse } from './weight-holding.ts'
 
 /** Which weights an update may change. */
 export type TrainMode =
@@ -26,4 +27,8 @@ export interface LoadOptions {
   readonly train?: TrainMode
   /** In which precision requests marked as rollouts are sampled; default fp32. Needs a frozen text model. */
   readonly rollouts?: Precision
+  /** How frozen weights are held; default `auto`, which chooses by the size of the model. */
+  readonly memory?: MemoryUse
+  /** Whether updates compute activations of layers again instead of keeping them; default `auto`. */
+  readonly recompute?: boolean | 'auto'
 }

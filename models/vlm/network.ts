@@ -24,6 +24,7 @@ import {
   withGradients,
 } from './graphs.ts'
 import { samplerGraph } from './sampler.ts'
+import { prepacks, type SessionUse } from './weight-holding.ts'
 
 /** Image input of a scoring pass: features (frozen vision) or what they are made of (trained vision), or neither. */
 export type ImageInput =
@@ -98,7 +99,7 @@ export class Network {
     const parts: Float32Array[] = []
     for (const input of passes) {
       const build = () => visionGraph(this.context, input)
-      const session = await this.#session(`vision ${input.graph}`, build, { spin: false })
+      const session = await this.#session('vision', `vision ${input.graph}`, build, { spin: false })
       const result = await session.run({ ...(await this.#feeds()), ...input.feeds })
       parts.push(result.features!.data as Float32Array)
     }
@@ -124,14 +125,14 @@ export class Network {
     const { ids } = feeds
     const how = { spin: false, ...this.#threadsFor(ids!.data.length) }
     const graph = () => extendGraph(this.context, this.#onDevice ? 'append' : 'beside', precision)
-    const session = await this.#session(`extend ${precision}`, graph, { ...how, resident: () => true })
+    const session = await this.#session('generate', `extend ${precision}`, graph, { ...how, resident: () => true })
     const weights = await this.#feeds()
     const { hidden, ...keys } = await session.runOn({ ...weights, ...feeds, ...cache.feeds() })
     cache.append(keys, ids!.dims[1]!)
     const temperatures = feeds['inverseTemperature'] ? 'any' : 'one'
     try {
       const build = () => samplerGraph(this.context, temperatures, precision)
-      const head = await this.#session(`sample ${temperatures} ${precision}`, build, how)
+      const head = await this.#session('generate', `sample ${temperatures} ${precision}`, build, how)
       const { sampled, logprobs } = await head.run({ ...weights, ...feeds, hidden: hidden! })
       return { sampled: sampled!, logprobs: logprobs! }
     } finally {
@@ -150,7 +151,7 @@ export class Network {
   /** Log-probabilities and entropies of the completions of a packed tree under `weights` (default: the current ones). */
   async score(tree: PackedTree, image: ImageInput, weights: Weights = this.weights): Promise<Scored> {
     const chunks = this.#chunks
-    const session = await this.#session(`score ${sourceKey(image)}`, () => {
+    const session = await this.#session('train', `score ${sourceKey(image)}`, () => {
       const { graph, logps, entropies } = scoreTree(this.context, sourceOf(image), chunks)
       return { graph, outputs: { logps, entropies } }
     })
@@ -172,7 +173,7 @@ export class Network {
     config: FullGrpoConfig,
   ): Promise<UpdateResult> {
     const chunks = this.#chunks
-    const session = await this.#session(`policy ${sourceKey(image)} ${JSON.stringify(config)}`, () =>
+    const session = await this.#session('train', `policy ${sourceKey(image)} ${JSON.stringify(config)}`, () =>
       policyGraph(this.context, sourceOf(image), chunks, config),
     )
     const feeds = {
@@ -187,11 +188,14 @@ export class Network {
   /** Gradient of weighted cross-entropy: −Σ weight · logprob over predicted tokens; weights in the order of the tree. */
   async supervisedGradient(tree: PackedTree, image: ImageInput, weights: Float32Array): Promise<UpdateResult> {
     const chunks = this.#chunks
-    const session = await this.#session(`supervised ${sourceKey(image)}`, () => {
+    const session = await this.#session('train', `supervised ${sourceKey(image)}`, () => {
       const scores = scoreTree(this.context, sourceOf(image), chunks)
       const tokenWeights = scores.graph.input('tokenWeights', 'float32', scores.logps.dims)
       const loss = neg(reduceSum(mul(scores.logps, tokenWeights)))
-      return { graph: scores.graph, outputs: { loss, logps: scores.logps, ...withGradients(scores.params, loss) } }
+      return {
+        graph: scores.graph,
+        outputs: { loss, logps: scores.logps, ...withGradients(this.context.holdings, scores.params, loss) },
+      }
     })
     const padded = new Float32Array(chunks * chunkLength(tree, chunks))
     padded.set(weights)
@@ -211,8 +215,8 @@ export class Network {
     return Math.min(MOST_CHUNKS, Math.ceil(this.context.architecture.text.vocab / CHUNK_VOCAB))
   }
 
-  #session(name: string, build: () => BuiltGraph, how: SessionOptions = {}): Promise<Session> {
-    const options = { ...this.options, ...how }
+  #session(use: SessionUse, name: string, build: () => BuiltGraph, how: SessionOptions = {}): Promise<Session> {
+    const options = { ...this.options, prepack: prepacks(this.context.holdings[use]), ...how }
     const key = `${name} ${options.threads}`
     let session = this.#sessions.get(key)
     if (!session) {
@@ -249,7 +253,7 @@ function policyGraph(context: GraphContext, source: FeatureSource, chunks: numbe
     config,
   )
   const named = Object.fromEntries(Object.entries(metrics).map(([name, v]) => [`metric:${name}`, v]))
-  return { graph, outputs: { loss, ...named, ...withGradients(params, loss) } }
+  return { graph, outputs: { loss, ...named, ...withGradients(context.holdings, params, loss) } }
 }
 
 const chunkLength = (tree: PackedTree, chunks: number): number =>

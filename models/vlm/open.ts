@@ -1,9 +1,10 @@
 /** A checkpoint folder of any family as a model on the calling thread. */
+import type { FrozenWeights } from '../io/stored-tensor.ts'
 import { openCheckpoint } from '../io/safetensors.ts'
 import type { LoraShape } from '../layers/parameters.ts'
 import { openDevice } from '../runtime/device.ts'
 import type { SessionOptions } from '../runtime/session.ts'
-import { f32, type Weights } from '../tensor.ts'
+import { f32, sizeOf, type Weights } from '../tensor.ts'
 import type { Architecture } from './family.ts'
 import type { LoadOptions } from './load-options.ts'
 import { createLora, readAdapter } from './lora.ts'
@@ -11,6 +12,7 @@ import { VlmModel } from './model.ts'
 import { Network } from './network.ts'
 import { familyOf } from './registry.ts'
 import { readWeights, storedNames } from './stored-weights.ts'
+import { holdingsFor } from './weight-holding.ts'
 
 /**
  * Throws CheckpointError when a file is missing, a tensor does not fit or a weight is not finite, DeviceError when the
@@ -28,15 +30,18 @@ export async function openModel(
   const checkpoint = await openCheckpoint(dir)
   try {
     const names = storedNames(family, checkpoint)
-    const weights = await readWeights(architecture.weights, checkpoint, names)
-    const { frozen, trainable, lora } = await split(architecture, weights, options)
+    const read = await readWeights(architecture.weights, checkpoint, names, trainedNames(architecture, options))
+    const { frozen, trainable, lora } = await withAdapter(architecture, read, options)
+    const total = architecture.weights.reduce((n, { dims }) => n + sizeOf(dims), 0)
     const dims = new Map(Object.entries(trainable).map(([name, t]) => [name, t.dims]))
-    const context = { architecture, frozen, trainable: dims, lora }
+    // Other devices hold weights in memory of their own.
+    const holdings = holdingsFor(total, device === 'cpu' ? options.memory : 'fast', options.recompute)
+    const context = { architecture, frozen, trainable: dims, lora, holdings }
     const network = new Network(context, trainable, { ...sessions, device, threads: options.threads ?? 0 })
     return new VlmModel(network, processor, device, {
       base: lora ? withoutAdapter(trainable) : trainable,
       visionTrained: Object.keys(trainable).some((name) => architecture.visionWeights.test(name)),
-      total: Object.values(weights).reduce((n, t) => n + t.data.length, 0),
+      total,
       storedNames: names,
       rollouts: options.rollouts ?? 'fp32',
     })
@@ -53,30 +58,30 @@ function checkRollouts({ rollouts = 'fp32', train }: LoadOptions): void {
     )
 }
 
-/** Frozen and trainable parts by training mode. */
-async function split(
-  { text, visionWeights }: Architecture,
-  weights: Weights,
+/** Which weights of the checkpoint an update changes. */
+function trainedNames(
+  { visionWeights }: Architecture,
   { adapter, train = { kind: 'none' } }: LoadOptions,
-): Promise<{ frozen: Weights; trainable: Weights; lora: LoraShape | null }> {
+): (name: string) => boolean {
+  if (train.kind !== 'full') return () => false
+  if (adapter !== undefined) throw new Error('full fine-tuning starts from merged weights, not from an adapter')
+  return train.part === 'vision' ? (name) => visionWeights.test(name) : () => true
+}
+
+/** Adapters are what is trained, where there are any. */
+async function withAdapter(
+  { text, weights }: Architecture,
+  { frozen, trainable }: { readonly frozen: FrozenWeights; readonly trainable: Weights },
+  { adapter, train = { kind: 'none' } }: LoadOptions,
+): Promise<{ frozen: FrozenWeights; trainable: Weights; lora: LoraShape | null }> {
   if (adapter !== undefined) {
-    if (train.kind === 'full') throw new Error('full fine-tuning starts from merged weights, not from an adapter')
-    const { shape, weights: trainable } = await readAdapter(adapter)
-    return { frozen: weights, trainable, lora: shape }
+    const read = await readAdapter(adapter)
+    return { frozen, trainable: read.weights, lora: read.shape }
   }
-  switch (train.kind) {
-    case 'none':
-      return { frozen: weights, trainable: {}, lora: null }
-    case 'full':
-      return { ...partition(weights, train.part === 'vision' ? visionWeights : /(?:)/), lora: null }
-    case 'lora': {
-      const linears = Object.entries(weights)
-        .filter(([name]) => name.startsWith(`${text.prefix}.`))
-        .map(([name, { dims }]) => ({ name, dims }))
-      const { shape, weights: trainable } = createLora(linears, train)
-      return { frozen: weights, trainable, lora: shape }
-    }
-  }
+  if (train.kind !== 'lora') return { frozen, trainable, lora: null }
+  const linears = weights.filter(({ name }) => name.startsWith(`${text.prefix}.`))
+  const created = createLora(linears, train)
+  return { frozen, trainable: created.weights, lora: created.shape }
 }
 
 /** The reference of the KL term: an adapter whose B is zero changes nothing. */
@@ -84,11 +89,4 @@ function withoutAdapter(adapter: Weights): Weights {
   const off = ([name, t]: [string, Weights[string]]) =>
     [name, name.endsWith('.lora_B.weight') ? f32(new Float32Array(t.data.length), t.dims) : t] as const
   return Object.fromEntries(Object.entries(adapter).map(off))
-}
-
-function partition(weights: Weights, chosen: RegExp): { frozen: Weights; trainable: Weights } {
-  const [trainable, frozen] = [true, false].map((wanted) =>
-    Object.fromEntries(Object.entries(weights).filter(([name]) => chosen.test(name) === wanted)),
-  )
-  return { frozen: frozen!, trainable: trainable! }
 }

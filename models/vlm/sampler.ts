@@ -49,7 +49,7 @@ export function samplerGraph(context: GraphContext, temperatures: 'one' | 'any',
   const { vocab, hiddenSize } = text
   const hidden = graph.input('hidden', 'float32', ['P', hiddenSize])
   const uniforms = graph.input('uniforms', 'float32', ['P', 'G'])
-  const z = logits(parameters(context, graph, precision), text, hidden)
+  const z = logits(parameters(context, graph, 'generate', precision), text, hidden)
   const allowed = add(z, constant(graph, f32(ban(vocab, banned), [vocab])))
   const probs = softmax(allowed)
   const tempered =

@@ -1,6 +1,7 @@
 /** The weights of a checkpoint folder under the canonical names of their family. */
 import { CheckpointError } from '../io/checkpoint-error.ts'
 import { assertFinite, type Checkpoint } from '../io/safetensors.ts'
+import type { FrozenWeight, FrozenWeights } from '../io/stored-tensor.ts'
 import type { ExpectedWeight } from '../layers/weights.ts'
 import type { HostTensor, Weights } from '../tensor.ts'
 import type { Family } from './family.ts'
@@ -41,19 +42,29 @@ export function checkTensors(
   )
 }
 
-/** All expected weights as float32. Throws a `CheckpointError` when one is missing, mis-shaped or not finite. */
+/**
+ * All expected weights: those that are trained as float32, the others where they are stored. Throws a `CheckpointError`
+ * when one is missing, mis-shaped or not finite.
+ */
 export async function readWeights(
   expected: readonly ExpectedWeight[],
   checkpoint: Checkpoint,
   stored: ReadonlyMap<string, string>,
-): Promise<Weights> {
+  trained: (name: string) => boolean,
+): Promise<{ trainable: Weights; frozen: FrozenWeights }> {
   checkTensors(expected, checkpoint, stored)
-  const weights: Record<string, HostTensor<'float32'>> = {}
+  const trainable: Record<string, HostTensor<'float32'>> = {}
+  const frozen: Record<string, FrozenWeight> = {}
   for (const { name } of expected) {
     const own = stored.get(name)!
-    const tensor = await checkpoint.readF32(own)
-    assertFinite(own, tensor, checkpoint.info(own).file)
-    weights[name] = tensor
+    if (trained(name)) trainable[name] = await readFloats(checkpoint, own)
+    else frozen[name] = (await checkpoint.stored(own)) ?? (await readFloats(checkpoint, own))
   }
-  return weights
+  return { trainable, frozen }
+}
+
+async function readFloats(checkpoint: Checkpoint, name: string): Promise<HostTensor<'float32'>> {
+  const tensor = await checkpoint.readF32(name)
+  assertFinite(name, tensor, checkpoint.info(name).file)
+  return tensor
 }

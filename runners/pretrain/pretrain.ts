@@ -13,6 +13,7 @@ import { Network, type UpdateResult } from '../../models/vlm/network.ts'
 import { loadSmolVlmConfig, type SmolVlmConfig } from '../../models/vlm/smolvlm/config.ts'
 import { smolVlm } from '../../models/vlm/smolvlm/family.ts'
 import { tileInput } from '../../models/vlm/tiles.ts'
+import { holdingsFor } from '../../models/vlm/weight-holding.ts'
 import { makeFolder } from '../make-folder.ts'
 import { LABEL_CLASSES, patchLabels } from '../world/captions.ts'
 import { Random } from '../world/random.ts'
@@ -137,7 +138,7 @@ class Trainer {
     const { architecture } = await smolVlm.open(out)
     const weights = from === null ? initialWeights(config, seed) : await startingWeights(from)
     const dims = new Map(Object.entries(weights).map(([name, t]) => [name, t.dims]))
-    const context = { architecture, frozen: {}, trainable: dims, lora: null }
+    const context = { architecture, frozen: {}, trainable: dims, lora: null, holdings: holdingsFor(0) }
     const network = new Network(context, weights, { device: 'cpu', threads })
     return new Trainer(network, config, await cleanPool(pool, seed), threads)
   }

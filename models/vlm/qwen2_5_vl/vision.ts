@@ -76,7 +76,9 @@ export function visionTower(params: Parameters, vision: VisionConfig, pictures: 
   let x = linear(inputs.pixels, kernel)
   for (let layer = 0; layer < vision.layers; layer++) {
     const groups = vision.fullAttention.includes(layer) ? inputs.pictures : inputs.windows
-    x = visionBlock(params, vision, `${VISION_PREFIX}.blocks.${layer}`, x, groups, inputs)
+    const before = x
+    const block = () => visionBlock(params, vision, `${VISION_PREFIX}.blocks.${layer}`, before, groups, inputs)
+    x = params.graph.segment([before], block)
   }
   return patchMerger(params, vision, x)
 }

@@ -1,6 +1,6 @@
 /** Vision tower (SigLIP) and connector (pixel shuffle + linear) of SmolVLM / Idefics3 as graphs. */
 import { product, type Value } from '../../graph/graph.ts'
-import { add, constant, gather, geluTanh, linear, reshape, transpose } from '../../graph/ops.ts'
+import { add, constant, geluTanh, linear, reshape, transpose } from '../../graph/ops.ts'
 import { encoderLayer, norm, patchRows } from '../../layers/encoder.ts'
 import type { Parameters } from '../../layers/parameters.ts'
 import { i32 } from '../../tensor.ts'
@@ -39,7 +39,7 @@ export function visionTower(params: Parameters, config: SmolVlmConfig, pixels: V
   const { hidden, patch, layers, heads, layerNormEps } = config.vision
   const kernel = reshape(params.weight(`${PREFIX}.embeddings.patch_embedding.weight`), [hidden, 3 * patch ** 2])
   let x = linear(patchRows(pixels, patch), kernel, params.weight(`${PREFIX}.embeddings.patch_embedding.bias`))
-  x = add(x, gather(params.weight(`${PREFIX}.embeddings.position_embedding.weight`), positions))
+  x = add(x, params.rows(`${PREFIX}.embeddings.position_embedding.weight`, positions))
   const encoder = { heads, layerNormEps, activation: geluTanh }
   for (let layer = 0; layer < layers; layer++) x = encoderLayer(params, encoder, `${PREFIX}.encoder.layers.${layer}`, x)
   return norm(params, `${PREFIX}.post_layernorm`, x, layerNormEps)
