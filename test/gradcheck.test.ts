@@ -142,6 +142,12 @@ const cases: { [K in OpName]: Case[] } = {
   slice: one((x) => op.slice(x, 1, 1, 3)),
   pad: one((x) => op.pad(x, 0, 1, 2)),
   gather: [{ inputs: [[4, 3]], build: ([x], g) => op.gather(x!, ints(g, [1, 3, 1, 0, 1, 2], [2, 3])) }],
+  nonzero: [
+    {
+      inputs: [[4]],
+      build: ([x], g) => op.reduceSum(op.gather(x!, op.nonzero(op.equal(ints(g, [1, 0, 1, 1], [4]), 1), 'K'))),
+    },
+  ],
   scatterAdd: [{ inputs: [[2, 3, 2]], build: ([x], g) => op.scatterAdd(ints(g, [1, 3, 1, 0, 1, 2], [2, 3]), x!, 5) }],
   pick: [{ inputs: [[2, 3, 4]], build: ([x], g) => op.pick(x!, ints(g, [1, 3, 1, 0, 1, 2], [2, 3])) }],
   unpick: [{ inputs: [[2, 3]], build: ([x], g) => op.unpick(x!, ints(g, [1, 3, 1, 0, 1, 2], [2, 3]), 4) }],

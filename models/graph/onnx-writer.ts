@@ -20,11 +20,21 @@ export const DATA_TYPE: Readonly<Record<DType, OnnxType>> = {
   bool: OnnxType.BOOL,
 }
 
+/** Bytes of one element. */
+export const itemBytes: Readonly<Record<DType, number>> = { float32: 4, int32: 4, int64: 8, uint8: 1, bool: 1 }
+
 /** Marks a number as an ONNX float attribute; plain numbers are integers. */
 class FloatAttr {
   constructor(readonly value: number) {}
 }
 type Attr = number | string | FloatAttr | readonly number[]
+
+/** Where a symbolic size is read at run time: an axis of a value, whose length is `factor` times the size. */
+export interface SizeSource {
+  readonly value: string
+  readonly axis: number
+  readonly factor: number
+}
 
 export class Writer {
   readonly nodes: NodeProto[] = []
@@ -32,8 +42,8 @@ export class Writer {
   readonly #cache = new Map<string, string>()
   #next = 0
 
-  /** `sizes` names, for every symbol, a graph input and the axis that carries it. */
-  constructor(private readonly sizes: ReadonlyMap<string, { input: string; axis: number }>) {}
+  /** `sizes` names, for every symbol, a value that carries it. */
+  constructor(private readonly sizes: ReadonlyMap<string, SizeSource>) {}
 
   fresh(hint: string): string {
     return `${hint}#${this.#next++}`
@@ -119,7 +129,10 @@ export class Writer {
       const source = this.sizes.get(d)
       if (!source) throw new GraphError(`the symbolic size ${d} is carried by no graph input`)
       const attrs = { start: source.axis, end: source.axis + 1 }
-      this.node('Shape', [source.input], [name], attrs)
+      if (source.factor === 1) return this.node('Shape', [source.value], [name], attrs)
+      const length = this.fresh('size')
+      this.node('Shape', [source.value], [length], attrs)
+      this.node('Div', [length, this.int64s([source.factor])], [name])
     })
   }
 

@@ -1,6 +1,6 @@
 /** Features of a picture's tiles, without those of its margins and with a newline behind each row of the grid. */
 import type { Value } from '../../graph/graph.ts'
-import { broadcastTo, gather, greaterOrEqual, maximum, reshape, where } from '../../graph/ops.ts'
+import { broadcastTo, cast, gather, greaterOrEqual, maximum, reshape, where } from '../../graph/ops.ts'
 import { i32 } from '../../tensor.ts'
 import type { Picture, Vision, VisionInput } from '../family.ts'
 import { imageFeatures, patchesOf } from '../llava/clip.ts'
@@ -17,6 +17,23 @@ export function llavaNextVision(config: LlavaConfig): Vision {
     feeds: { pixels: joinTiles(pictures), order: joinOrders(pictures, patches) },
   })
   return {
+    encoder: (params) => {
+      const pixels = params.graph.input('pixel_values', 'float32', ['num_tiles', 3, side, side])
+      const order = cast(params.graph.input('feature_order', 'int64', ['num_features']), 'int32')
+      return {
+        features: arrange(imageFeatures(params, config, pixels), order, params.weight('model.image_newline')),
+        inputs: {
+          pixel_values:
+            'normalised tiles of all pictures, one after the other: of each the whole picture first, then its tiles row ' +
+            'by row (pixel_values of the processor without the axis of the pictures and the tiles that fill it up)',
+          feature_order:
+            `for each placeholder in order, which feature stands there: tile · ${patches} + patch, or ${NEWLINE} for ` +
+            'the newline; of a picture all patches of the whole picture, then, for each row of patches of its tiles ' +
+            'put together without the margins that padding made (unpad_image of transformers, from image_sizes and ' +
+            'image_grid_pinpoints), the patches of that row and a newline',
+        },
+      }
+    },
     join,
     passes: (pictures) => groups(pictures, mostTiles(side, side)).map(join),
     features: (params) => {
