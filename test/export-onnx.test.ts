@@ -5,14 +5,19 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import * as ort from 'onnxruntime-node'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { Graph } from '../models/graph/graph.ts'
 import { readSafetensors } from '../models/io/safetensors.ts'
-import type { TensorMap } from '../models/tensor.ts'
+import { Session } from '../models/runtime/session.ts'
+import { f32, i32, type TensorMap } from '../models/tensor.ts'
 import { readAdapter } from '../models/vlm/lora.ts'
-import { bestPinpoint, featureOrder } from '../models/vlm/llava_next/anyres.ts'
+import { bestPinpoint, featureOrder, type Size } from '../models/vlm/llava_next/anyres.ts'
+import { orderGraph } from '../models/vlm/llava_next/order-graph.ts'
+import { openModel } from '../models/vlm/open.ts'
 import type { Trained } from '../models/vlm/whole-weights.ts'
 import { writeOnnxExport } from '../runners/export/onnx.ts'
-import { familyVariants, goldenCases, goldenJson, goldens, smolVlmVariants } from './support/goldens.ts'
+import { familyVariants, goldenCases, goldenJson, goldens, qwenSmall, smolVlmVariants } from './support/goldens.ts'
 import { program } from './support/program.ts'
+import { rng } from './support/rng.ts'
 
 const tiny = join(import.meta.dirname, '../models/tiny')
 const untrained: Trained = { lora: null, weights: {} }
@@ -128,20 +133,17 @@ async function featuresOf(model: Exported, variant: string, golden: GoldenCase, 
     return Float32Array.from(parts.flatMap((p) => [...p]))
   }
   if (golden.image_sizes) {
-    const [tile, patch] = [config.vision_config['image_size']!, config.vision_config['patch_size']!]
-    const tiles: number[] = []
-    const order: number[] = []
-    const perTile = 3 * tile * tile
-    golden.image_sizes.forEach((image, i) => {
+    const tile = config.vision_config['image_size']!
+    const parts: Float32Array[] = []
+    for (const [i, image] of golden.image_sizes.entries()) {
+      // Beside a picture of more tiles, the processor fills up with empty ones.
       const [height, width] = bestPinpoint(image, config.image_grid_pinpoints!)
-      const first = tiles.length / perTile
-      const own = featureOrder(image, [height / tile, width / tile], tile / patch)
-      order.push(...[...own].map((row) => (row < 0 ? row : row + first * (tile / patch) ** 2)))
       const count = 1 + (height / tile) * (width / tile)
-      for (const x of data.subarray(i * size, i * size + count * perTile)) tiles.push(x)
-    })
-    const pixels = floats(Float32Array.from(tiles), [tiles.length / perTile, 3, tile, tile])
-    return model.features({ pixel_values: pixels, feature_order: longs(order, [order.length]) })
+      const own = data.subarray(i * size, i * size + count * 3 * tile * tile)
+      const pixels = floats(own, [1, count, 3, tile, tile])
+      parts.push(await model.features({ pixel_values: pixels, image_sizes: longs(image, [1, 2]) }))
+    }
+    return Float32Array.from(parts.flatMap((p) => [...p]))
   }
   if (dims.length === 4) return model.features({ pixel_values: floats(data, dims) })
   // A tile that only fills up a batch of conversations gives no features.
@@ -162,7 +164,7 @@ const furthest = (a: ArrayLike<number>, b: ArrayLike<number>): number => {
 const best = (row: ArrayLike<number>): number => Array.from(row).reduce((k, x, i) => (x > row[k]! ? i : k), 0)
 const range = (n: number, from = 0): number[] => Array.from({ length: n }, (_, i) => from + i)
 
-const CASES = ['single', 'interleaved']
+const CASES = ['single', 'interleaved', 'tall']
 const variants = [...new Set([...familyVariants, ...smolVlmVariants])].filter((v) => existsSync(join(goldens, v)))
 
 describe.each(variants)('%s as ONNX', (variant) => {
@@ -219,6 +221,12 @@ describe.each(variants)('%s as ONNX', (variant) => {
     },
   )
 
+  it('leaves config.json letter by letter as it was: Python tells 1.0 from 1', () => {
+    const text = (folder: string) => readFileSync(join(folder, 'config.json'), 'utf8').trimEnd()
+    const before = text(base).slice(0, -1).trimEnd()
+    expect(text(join(dir, variant.replace('/', '-'))).slice(0, before.length)).toBe(before)
+  })
+
   it('gives a padded row of a batch the logits that it has alone', async () => {
     const names = ['single', 'text_only']
     const cases = await Promise.all(
@@ -251,6 +259,70 @@ describe.each(variants)('%s as ONNX', (variant) => {
       const own = (logits.data as Float32Array).subarray(((i + 1) * longest - 1) * vocab, (i + 1) * longest * vocab)
       expect(furthest(own, tensors['logits_last']!.data as Float32Array)).toBeLessThan(5e-4)
     })
+  })
+})
+
+describe('inputs that the graph computes', () => {
+  it('Qwen2.5-VL: windows and places of a picture of several cut-off windows', async () => {
+    const base = join(qwenSmall, 'checkpoint')
+    const to = join(dir, 'windows')
+    await writeOnnxExport(to, base, untrained, { signal })
+    const [exported, product] = [await Exported.open(to), await openModel(base, { threads: 1 })]
+    const { patch, merge } = { patch: 14, merge: 2 }
+    const random = rng(5)
+    for (const [rows, cols] of [
+      [9, 6],
+      [3, 13],
+      [4, 8],
+    ] as const) {
+      const values = Float32Array.from({ length: rows * cols * merge ** 2 * 6 * patch ** 2 }, () => random() * 2 - 1)
+      const [patches, size] = [rows * cols * merge ** 2, 6 * patch ** 2]
+      const own = await exported.features({
+        pixel_values: floats(values, [patches, size]),
+        image_grid_thw: longs([1, rows * merge, cols * merge], [1, 3]),
+      })
+      const layout = { rows, cols, features: rows * cols }
+      const picture = {
+        layout,
+        uint8: new Uint8Array(),
+        inputs: { pixels: f32(values, [rows * cols, merge ** 2, size]) },
+      }
+      const { vision } = product.network.context.architecture
+      const { data } = await product.network.features(vision.passes([picture]))
+      expect(furthest(own, data)).toBeLessThan(1e-5)
+    }
+    await exported.release()
+    await product.dispose()
+  })
+
+  it('LLaVA-NeXT: the order of features for pictures of any size', async () => {
+    const pinpoints: Size[] = [
+      [336, 672],
+      [672, 336],
+      [672, 672],
+      [1008, 336],
+      [336, 1008],
+    ]
+    const sizes = { tile: 336, side: 24, pinpoints }
+    const graph = new Graph()
+    const tiles = graph.input('tiles', 'int32', ['B'])
+    const order = orderGraph(tiles, graph.input('size', 'int32', [1, 2]), sizes)
+    const session = await Session.create(graph, { order }, { threads: 1 })
+    const random = rng(7)
+    // The last two: where rounding twice decides between pinpoints.
+    const pictures: Size[] = [
+      ...range(60).map((): Size => [1 + Math.floor(random() * 2000), 1 + Math.floor(random() * 2000)]),
+      [570, 1141],
+      [582, 1165],
+    ]
+    for (const picture of pictures) {
+      const [height, width] = bestPinpoint(picture, pinpoints)
+      const count = 1 + (height * width) / 336 ** 2
+      const feeds = { tiles: i32(new Int32Array(count), [count]), size: i32([...picture], [1, 2]) }
+      const { order: own } = await session.run(feeds)
+      expect([...(own!.data as Int32Array)]).toEqual([...featureOrder(picture, [height / 336, width / 336], 24)])
+    }
+    await session.release()
   })
 })
 

@@ -1,5 +1,5 @@
 /** A model as ONNX files for any language: the layout of optimum's and transformers.js' exports. */
-import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { mkdir, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { toOnnx } from '../../models/graph/onnx.ts'
 import { weightBytes, writeOnnx } from '../../models/graph/onnx-files.ts'
@@ -10,6 +10,7 @@ import type { GraphContext } from '../../models/vlm/graphs.ts'
 import { familyOf } from '../../models/vlm/registry.ts'
 import { type Trained, WholeWeights } from '../../models/vlm/whole-weights.ts'
 import { copySettings } from '../evolve/load.ts'
+import { writeWebSettings } from './web-settings.ts'
 
 const FOLDER = 'onnx'
 const MANIFEST = 'manifest.json'
@@ -63,7 +64,7 @@ export async function writeOnnxExport(
       files[`${graph.name}.onnx`] = written.data.length
       bytes += written.bytes
     }
-    await nameDataFiles(join(partial, 'config.json'), files)
+    await writeWebSettings(partial, files)
     await writeFile(
       join(partial, FOLDER, MANIFEST),
       json(manifest(architecture.family, architecture.imageTokenId, graphs)),
@@ -77,13 +78,6 @@ export async function writeOnnxExport(
   } finally {
     await checkpoint.close()
   }
-}
-
-/** transformers.js fetches files with weights that the configuration counts. */
-async function nameDataFiles(file: string, files: Readonly<Record<string, number>>): Promise<void> {
-  const config = JSON.parse(await readFile(file, 'utf8')) as Record<string, unknown>
-  const own = { ...(config['transformers.js_config'] as object | undefined), use_external_data_format: files }
-  await writeFile(file, json({ ...config, 'transformers.js_config': own }))
 }
 
 function manifest(family: string, imageToken: number, graphs: readonly (ExportGraph & { name: string })[]) {

@@ -7,6 +7,9 @@ import { imageFeatures, patchesOf } from '../llava/clip.ts'
 import type { LlavaConfig } from '../llava/config.ts'
 import { joinTiles, mostTiles, pixelsOf } from '../tiles.ts'
 import { NEWLINE } from './anyres.ts'
+import { orderGraph } from './order-graph.ts'
+
+const TILES = 'num_tiles'
 
 /** `pixels` float32 [tiles, 3, image, image] of all pictures; `order` int32 [F], rows of the features of all tiles. */
 export function llavaNextVision(config: LlavaConfig): Vision {
@@ -18,19 +21,17 @@ export function llavaNextVision(config: LlavaConfig): Vision {
   })
   return {
     encoder: (params) => {
-      const pixels = params.graph.input('pixel_values', 'float32', ['num_tiles', 3, side, side])
-      const order = cast(params.graph.input('feature_order', 'int64', ['num_features']), 'int32')
+      const { graph } = params
+      const pixels = reshape(graph.input('pixel_values', 'float32', [1, TILES, 3, side, side]), [TILES, 3, side, side])
+      const size = cast(graph.input('image_sizes', 'int64', [1, 2]), 'int32')
+      const sizes = { tile: side, side: side / config.vision.patch, pinpoints: config.pinpoints }
+      const order = orderGraph(pixels, size, sizes)
       return {
         features: arrange(imageFeatures(params, config, pixels), order, params.weight('model.image_newline')),
         inputs: {
           pixel_values:
-            'normalised tiles of all pictures, one after the other: of each the whole picture first, then its tiles row ' +
-            'by row (pixel_values of the processor without the axis of the pictures and the tiles that fill it up)',
-          feature_order:
-            `for each placeholder in order, which feature stands there: tile · ${patches} + patch, or ${NEWLINE} for ` +
-            'the newline; of a picture all patches of the whole picture, then, for each row of patches of its tiles ' +
-            'put together without the margins that padding made (unpad_image of transformers, from image_sizes and ' +
-            'image_grid_pinpoints), the patches of that row and a newline',
+            'normalised tiles of one picture, the whole one first; the features of several pictures follow one another',
+          image_sizes: 'its height and width in pixels before any resizing',
         },
       }
     },
