@@ -47,6 +47,17 @@ export function f32(data: Float32Array | readonly number[], dims: readonly numbe
   return { dtype: 'float32', dims, data: array }
 }
 
+/** A float32 tensor of which only the shape is known yet: to read its data is an error. */
+export function unread(name: string, dims: readonly number[]): HostTensor<'float32'> {
+  return {
+    dtype: 'float32',
+    dims,
+    get data(): Float32Array {
+      throw new Error(`the values of "${name}" were not read`)
+    },
+  }
+}
+
 /** int32 tensor of the given shape; throws when the length does not fit. */
 export function i32(data: Int32Array | readonly number[], dims: readonly number[]): HostTensor<'int32'> {
   const array = data instanceof Int32Array ? data : Int32Array.from(data)

@@ -1,5 +1,5 @@
 /** What can be learnt from a run afterwards, and while it goes on: replay, export, status. */
-import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { asyncBufferFromFile, parquetReadObjects } from 'hyparquet'
@@ -10,6 +10,7 @@ import { embeddingSimilarity } from '../actors/rewards/similarity.ts'
 import { PACKAGE_ROOT, readConfig } from '../configs/load.ts'
 import { openEmbedder } from '../models/similarity/embedder.ts'
 import { assembleOptions } from '../runners/evolve/assemble-options.ts'
+import { writeOnnxExport } from '../runners/export/onnx.ts'
 import type { RunStatus } from '../runners/status/status.ts'
 import { openTap } from '../runners/tap/open.ts'
 import { readLog, type AnyRecord } from '../runners/tap/records.ts'
@@ -200,6 +201,14 @@ describe('visplay export of checkpoints', () => {
     expect(adapted.text).toBe(whole.text)
     adapted.logprobs.forEach((logprob, t) => expect(whole.logprobs[t]).toBeCloseTo(logprob, 4))
     expect(Math.abs(adapted.logprobs[0]! - plain.logprobs[0]!)).toBeGreaterThan(1e-3)
+    const onnx = join(dir, 'onnx')
+    expect((await lines('export', lora, '--format', 'onnx', '--out', onnx)).lines.at(-1)).toMatchObject({ version: 3 })
+    // The exported graphs are tested in export-onnx.test.ts; here, that the weights are those of the version.
+    const fromMerged = join(dir, 'onnx-of-merged')
+    const signal = new AbortController().signal
+    await writeOnnxExport(fromMerged, merged, { lora: null, weights: {} }, { signal })
+    for (const file of await readdir(join(onnx, 'onnx')))
+      expect(await readFile(join(onnx, 'onnx', file))).toEqual(await readFile(join(fromMerged, 'onnx', file)))
     const zero = join(dir, 'zero')
     await lines('export', lora, '--format', 'merged', '--weights', '0', '--out', zero)
     const start = await logprobs('--model', zero)

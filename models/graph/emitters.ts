@@ -221,6 +221,12 @@ export const emitters: Emitters = {
     w.node('Pad', [x!, w.int64s([before, after]), '', w.int64s([axis])], outputs)
   },
   gather: plain('Gather'),
+  nonzero: (w, _node, [mask], outputs) => {
+    const [rows, flat] = [w.fresh('nonzero'), w.fresh('nonzero')]
+    w.node('NonZero', [mask!], [rows])
+    w.node('Squeeze', [rows, w.int64s([0])], [flat])
+    w.node('Cast', [flat], outputs, { to: DATA_TYPE.int32 })
+  },
   scatterAdd: (w, node, [index, updates], outputs) => {
     const zeros = w.fresh('zeros')
     w.node('ConstantOfShape', [w.shape(node.outputs[0]!.dims)], [zeros])

@@ -22,6 +22,18 @@ export const DATA_TYPE: Readonly<Record<ValueType, OnnxType>> = {
   bool: OnnxType.BOOL,
 }
 
+/** Bytes of one element. */
+export const itemBytes: Readonly<Record<ValueType, number>> = {
+  float32: 4,
+  bfloat16: 2,
+  float16: 2,
+  int32: 4,
+  int64: 8,
+  int8: 1,
+  uint8: 1,
+  bool: 1,
+}
+
 /** Marks a number as an ONNX float attribute; plain numbers are integers. */
 class FloatAttr {
   constructor(readonly value: number) {}
@@ -29,14 +41,21 @@ class FloatAttr {
 type Attr = number | string | FloatAttr | readonly number[]
 export type NodeAttrs = Readonly<Record<string, Attr>>
 
+/** Where a symbolic size is read at run time: an axis of a value, whose length is `factor` times the size. */
+export interface SizeSource {
+  readonly value: string
+  readonly axis: number
+  readonly factor: number
+}
+
 export class Writer {
   readonly nodes: NodeProto[] = []
   readonly constants: TensorProto[] = []
   readonly #cache = new Map<string, string>()
   #next = 0
 
-  /** `sizes` names, for every symbol, a graph input and the axis that carries it. */
-  constructor(private readonly sizes: ReadonlyMap<string, { input: string; axis: number }>) {}
+  /** `sizes` names, for every symbol, a value that carries it. */
+  constructor(private readonly sizes: ReadonlyMap<string, SizeSource>) {}
 
   fresh(hint: string): string {
     return `${hint}#${this.#next++}`
@@ -140,7 +159,10 @@ export class Writer {
       const source = this.sizes.get(d)
       if (!source) throw new GraphError(`the symbolic size ${d} is carried by no graph input`)
       const attrs = { start: source.axis, end: source.axis + 1 }
-      this.node('Shape', [source.input], [name], attrs)
+      if (source.factor === 1) return this.node('Shape', [source.value], [name], attrs)
+      const length = this.fresh('size')
+      this.node('Shape', [source.value], [length], attrs)
+      this.node('Div', [length, this.int64s([source.factor])], [name])
     })
   }
 

@@ -20,7 +20,7 @@ import type { HostTensor } from '../tensor.ts'
 import { type Emitters, emitters } from './emitters.ts'
 import { type Graph, GraphError, type Node, type Value } from './graph.ts'
 import type { OpName } from './op-attrs.ts'
-import { DATA_TYPE, Writer } from './onnx-writer.ts'
+import { DATA_TYPE, type SizeSource, Writer } from './onnx-writer.ts'
 
 const OPSET = 20
 const IR_VERSION = 9n
@@ -37,23 +37,48 @@ export interface OnnxModel {
   readonly outputs: readonly string[]
 }
 
-/** Emits what the named outputs need; unused inputs and initialisers are left out. */
-export function toOnnx(graph: Graph, outputs: Readonly<Record<string, Value>>, table: Emitters = emitters): OnnxModel {
+/** Where an initialiser lies beside the protobuf, in bytes. */
+export interface ExternalPlace {
+  readonly location: string
+  readonly offset: number
+  readonly length: number
+}
+
+/** Says where an initialiser lies, before its data are there; null = in the protobuf. */
+export type Placement = (name: string, tensor: HostTensor) => ExternalPlace | null
+
+export interface OnnxOptions {
+  /** How ops are written; default: as the CPU has kernels for them. */
+  readonly emitters?: Emitters
+  readonly placement?: Placement
+}
+
+/**
+ * Emits what the named outputs need; unused inputs and initialisers are left out. With a `placement`, nothing is
+ * `external`: the caller brings the data to their places.
+ */
+export function toOnnx(
+  graph: Graph,
+  outputs: Readonly<Record<string, Value>>,
+  { emitters: table = emitters, placement }: OnnxOptions = {},
+): OnnxModel {
   const needed = reach(graph, Object.values(outputs))
   const sources = graph.sources.filter((s) => needed.has(s.value))
   const names = new Map<Value, string>(sources.map((s) => [s.value, s.name]))
-  const writer = new Writer(symbols(graph, sources))
   const nameOf = (v: Value): string => {
     const name = names.get(v) ?? (needed.has(v) ? `v${v.id}` : '')
     names.set(v, name)
     return name
   }
-  for (const node of graph.nodes) if (node.outputs.some((v) => needed.has(v))) emit(table, writer, node, nameOf)
+  const nodes = graph.nodes.filter((node) => node.outputs.some((v) => needed.has(v)))
+  const writer = new Writer(symbols(sources, nodes, nameOf))
+  for (const node of nodes) emit(table, writer, node, nameOf)
   const external: { path: string; data: Uint8Array }[] = []
   const folder = commonFolder(sources.flatMap((s) => (s.kind === 'stored' ? [s.tensor.file] : [])))
+  const place = placement ?? (folder === null ? beside(external) : inside)
   const initializer = sources.flatMap((s) => {
     if (s.kind === 'stored') return [storedProto(s.name, s.value, s.tensor, folder!)]
-    return s.kind === 'initializer' ? [tensorProto(s.name, s.tensor, folder === null ? external : null)] : []
+    return s.kind === 'initializer' ? [tensorProto(s.name, s.tensor, place(s.name, s.tensor))] : []
   })
   const output = Object.entries(outputs).map(([name, v]) => {
     writer.node('Identity', [nameOf(v)], [name])
@@ -92,13 +117,24 @@ function reach(graph: Graph, outputs: readonly Value[]): Set<Value> {
   return needed
 }
 
-/** Where each symbol of a size can be read at run time. */
-function symbols(graph: Graph, sources: readonly { kind: string; name: string; value: Value }[]) {
-  const found = new Map<string, { input: string; axis: number }>()
-  for (const s of sources)
-    s.value.dims.forEach((d, axis) => {
-      if (typeof d === 'string' && !found.has(d)) found.set(d, { input: s.name, axis })
+/** Where each symbol of a size can be read at run time: in graph inputs, and where a node has found it. */
+function symbols(
+  sources: readonly { readonly name: string; readonly value: Value }[],
+  nodes: readonly Node[],
+  nameOf: (v: Value) => string,
+): ReadonlyMap<string, SizeSource> {
+  const found = new Map<string, SizeSource>()
+  const multiples: [string, SizeSource][] = []
+  for (const { name, value } of sources)
+    value.dims.forEach((d, axis) => {
+      if (typeof d !== 'string') return
+      const [, factor, symbol] = /^(\d+)\*([^*]+)$/.exec(d) ?? []
+      if (symbol !== undefined) multiples.push([symbol, { value: name, axis, factor: Number(factor) }])
+      else if (!found.has(d)) found.set(d, { value: name, axis, factor: 1 })
     })
+  for (const [symbol, source] of multiples) if (!found.has(symbol)) found.set(symbol, source)
+  for (const { op, outputs } of nodes)
+    if (op === 'nonzero') found.set(String(outputs[0]!.dim(0)), { value: nameOf(outputs[0]!), axis: 0, factor: 1 })
   return found
 }
 
@@ -110,26 +146,37 @@ function emit<K extends OpName>(table: Emitters, writer: Writer, node: Node<K>, 
   table[node.op](writer, node, node.inputs.map(nameOf), outputs)
 }
 
-function tensorProto(name: string, tensor: HostTensor, external: { path: string; data: Uint8Array }[] | null) {
-  const { buffer, byteOffset, byteLength } = tensor.data
-  if (buffer instanceof SharedArrayBuffer) throw new GraphError(`${name}: initialisers live in plain memory`)
-  const data = new Uint8Array(buffer, byteOffset, byteLength)
+/** Large initialisers beside the protobuf, each at a location of its own. */
+function beside(external: { path: string; data: Uint8Array }[]): Placement {
+  return (name, { data: { buffer, byteOffset, byteLength } }) => {
+    if (buffer instanceof SharedArrayBuffer) throw new GraphError(`${name}: initialisers live in plain memory`)
+    if (byteLength <= INLINE_BYTES) return null
+    external.push({ path: name, data: new Uint8Array(buffer, byteOffset, byteLength) })
+    return { location: name, offset: 0, length: byteLength }
+  }
+}
+
+const inside: Placement = () => null
+
+function tensorProto(name: string, tensor: HostTensor, place: ExternalPlace | null) {
   const base = { name, dataType: DATA_TYPE[tensor.dtype], dims: tensor.dims.map(BigInt) }
-  if (byteLength <= INLINE_BYTES || external === null) return create(TensorProtoSchema, { ...base, rawData: data })
-  external.push({ path: name, data })
-  return create(TensorProtoSchema, { ...base, ...externalData(name, 0, byteLength) })
+  if (place) return create(TensorProtoSchema, { ...base, ...externalData(place) })
+  const { buffer, byteOffset, byteLength } = tensor.data
+  const rawData = new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength)
+  return create(TensorProtoSchema, { ...base, rawData })
 }
 
 function storedProto(name: string, { dtype }: Value, { dims, file, offset, length }: StoredTensor, folder: string) {
   const location = relative(folder, file).split(sep).join('/')
   const base = { name, dataType: DATA_TYPE[dtype], dims: dims.map(BigInt) }
-  return create(TensorProtoSchema, { ...base, ...externalData(location, offset, length) })
+  return create(TensorProtoSchema, { ...base, ...externalData({ location, offset, length }) })
 }
 
-function externalData(location: string, offset: number, length: number) {
-  const entries = { location, offset: String(offset), length: String(length) }
+function externalData(place: ExternalPlace) {
   return {
-    externalData: Object.entries(entries).map(([key, value]) => create(StringStringEntryProtoSchema, { key, value })),
+    externalData: Object.entries(place).map(([key, value]) =>
+      create(StringStringEntryProtoSchema, { key, value: String(value) }),
+    ),
     dataLocation: DataLocation.EXTERNAL,
   }
 }
@@ -138,8 +185,8 @@ function externalData(location: string, offset: number, length: number) {
 function commonFolder(files: readonly string[]): string | null {
   if (files.length === 0) return null
   let folder = dirname(files[0]!)
-  const inside = (file: string) => file.startsWith(folder.endsWith(sep) ? folder : folder + sep)
-  while (!files.every(inside) && dirname(folder) !== folder) folder = dirname(folder)
+  const holds = (file: string) => file.startsWith(folder.endsWith(sep) ? folder : folder + sep)
+  while (!files.every(holds) && dirname(folder) !== folder) folder = dirname(folder)
   return folder
 }
 

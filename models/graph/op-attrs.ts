@@ -58,6 +58,8 @@ export interface OpAttrs {
   pad: { axis: number; before: number; after: number }
   /** Rows of axis 0: `table[indices]`. */
   gather: None
+  /** Indices of the true elements of a bool vector, int32; how many there are gets the symbol `size`. */
+  nonzero: { size: string }
   /** Adds rows of `updates` into zeros with `rows` rows: the transpose of gather. */
   scatterAdd: { rows: Dim }
   /** One element of the last axis per position: `x[..., index[...]]`. */

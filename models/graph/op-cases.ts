@@ -170,6 +170,13 @@ export const opCases: { [K in OpName]: OpCase[] } = {
   ],
   pad: one((x) => op.pad(x, 0, 1, 2)),
   gather: [{ inputs: [[4, 3]], indices: [ROWS], build: ([x], [i]) => op.gather(x!, i!) }],
+  nonzero: [
+    {
+      inputs: [[4]],
+      indices: [i32([1, 0, 1, 1], [4])],
+      build: ([x], [i]) => op.reduceSum(op.gather(x!, op.nonzero(op.equal(i!, 1), 'K'))),
+    },
+  ],
   scatterAdd: [
     { inputs: [[2, 3, 2]], indices: [ROWS], build: ([x], [i]) => op.scatterAdd(i!, x!, 5) },
     // As many on one row as threads could write at once.

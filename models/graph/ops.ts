@@ -126,6 +126,8 @@ export const pad = (x: Value, axis: number, before: number, after: number): Valu
 
 /** Rows of axis 0 at int32 indices of any shape. */
 export const gather = (table: Value, index: Value): Value => apply('gather', [table, index], {})[0]!
+/** Indices int32 [size] of the true elements of a bool vector; `size` must be a symbol of its own. */
+export const nonzero = (mask: Value, size: string): Value => apply('nonzero', [mask], { size })[0]!
 export const scatterAdd = (index: Value, updates: Value, rows: Dim): Value =>
   apply('scatterAdd', [index, updates], { rows })[0]!
 export const pick = (x: Value, index: Value): Value => apply('pick', [x, index], {})[0]!

@@ -190,6 +190,11 @@ export const shapes: { [K in OpName]: ShapeRule<K> } = {
     return [{ dtype: x!.dtype, dims: x!.dims.map((d, i) => (i === at ? size + before + after : d)) }]
   },
   gather: ([table, index]) => [{ dtype: table!.dtype, dims: [...index!.dims, ...table!.dims.slice(1)] }],
+  nonzero: ([mask], { size }) => {
+    if (mask!.dtype !== 'bool' || mask!.rank !== 1)
+      throw new GraphError(`nonzero: ${mask!.dtype} ${showDims(mask!.dims)} is no bool vector`)
+    return [{ dtype: 'int32', dims: [size] }]
+  },
   scatterAdd: ([index, updates], { rows }) => {
     if (showDims(updates!.dims.slice(0, index!.rank)) !== showDims(index!.dims))
       throw new GraphError(`scatterAdd: updates ${showDims(updates!.dims)} at ${showDims(index!.dims)}`)

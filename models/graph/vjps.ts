@@ -246,6 +246,7 @@ export const vjps: { [K in OpName]: Vjp<K> } = {
   scatterAdd: (node, g) => [null, op.gather(g[0]!, node.inputs[0]!)],
   pick: (node, g) => [op.unpick(g[0]!, node.inputs[1]!, node.inputs[0]!.dim(-1)), null],
   unpick: (node, g) => [op.pick(g[0]!, node.inputs[1]!), null],
+  nonzero: never,
   arange: never,
   layerNorm,
   rmsNorm,

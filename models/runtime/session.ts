@@ -1,6 +1,5 @@
 /** The one place that touches onnxruntime: a graph becomes a session, tensors go in and come out. */
 import * as ort from 'onnxruntime-node'
-import { emitters } from '../graph/emitters.ts'
 import { type Graph, type Value } from '../graph/graph.ts'
 import { toOnnx } from '../graph/onnx.ts'
 import { webgpuEmitters } from '../graph/webgpu-emitters.ts'
@@ -72,7 +71,7 @@ export class Session {
       profile,
       name = '',
     } = options
-    const model = toOnnx(graph, outputs, device === 'webgpu' ? webgpuEmitters : emitters)
+    const model = toOnnx(graph, outputs, device === 'webgpu' ? { emitters: webgpuEmitters } : {})
     const profiling = profile?.start()
     const session = await ort.InferenceSession.create(model.bytes, {
       executionProviders: [device],

@@ -69,6 +69,15 @@ export interface Vision {
    * @returns float32 [F, hidden], in the order of the placeholders of the pictures.
    */
   features(params: Parameters, input: VisionInput): Value
+  /** The graph for other runtimes: declares as graph inputs what the processor of transformers returns for pictures. */
+  encoder(params: Parameters): VisionEncoder
+}
+
+export interface VisionEncoder {
+  /** float32 [..., hidden], in the order of the placeholders. */
+  readonly features: Value
+  /** What each graph input is, for people. */
+  readonly inputs: Readonly<Record<string, string>>
 }
 
 /** Feeds of the vision graph; `pixels` (float32) is among them. */

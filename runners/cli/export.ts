@@ -7,13 +7,15 @@ import type { Tap } from '../../bus/nats/tap.ts'
 import type { Config } from '../../configs/schema.ts'
 import { UsageError } from './fail.ts'
 import { interruptible } from './interrupt.ts'
+import { modelDir } from './model-dir.ts'
+import { MODEL } from './model-options.ts'
 import { integer, newCommand } from './options.ts'
 import type { CommonOptions } from './options.ts'
 import { createOutput } from './output.ts'
 import type { Output } from './output.ts'
 import { chosenRun } from './run-folder.ts'
 
-const FORMATS = ['ndjson', 'parquet', 'peft', 'merged'] as const
+const FORMATS = ['ndjson', 'parquet', 'peft', 'merged', 'onnx'] as const
 type Format = (typeof FORMATS)[number]
 
 interface Options extends CommonOptions {
@@ -22,32 +24,41 @@ interface Options extends CommonOptions {
   readonly parquet?: true
   readonly out?: string
   readonly weights?: number
+  readonly model?: string
+  readonly adapter?: string
 }
 
 export function command(): Command {
   const about = [
     'Hands a run to other tools. ndjson: every record of its log as a line of JSON. parquet: tables of it (records,',
     'completions, metrics, evals) for pandas or DuckDB. peft: the adapter of a version, for PEFT. merged: a version as a',
-    'whole checkpoint, for transformers. Works while the run goes on as well.',
+    'whole checkpoint, for transformers. onnx: a version, or a checkpoint that --model names, as ONNX files in float32 for',
+    'onnxruntime in any language and for transformers.js. Works while the run goes on as well.',
   ].join('\n')
   return newCommand('export', about, [
     ['my-run --ndjson > run.ndjson', 'every record, one JSON object per line'],
     ['my-run --parquet --out tables', 'duckdb -c "from \'tables/completions.parquet\'"'],
     ['my-run --format merged --out model', 'the newest version, whole'],
     ['my-run --format peft --weights 20', 'the adapter of version 20'],
+    ['my-run --format onnx --out web', 'the newest version; web/onnx/manifest.json says what goes in and comes out'],
+    ['--model HuggingFaceTB/SmolVLM-256M-Instruct --format onnx --out web', 'no run'],
   ])
     .argument('[run]', 'name or folder of a run; the newest in runs/ if left out')
     .addOption(new Option('--format <format>', 'what to write').choices(FORMATS))
     .option('--ndjson', 'the same as --format ndjson: on stdout unless --out says otherwise')
     .option('--parquet', 'the same as --format parquet')
     .option('--out <path>', 'file (ndjson) or folder; in the folder of the run if left out')
-    .option('--weights <version>', 'version for peft and merged; the newest if left out', integer(0))
+    .option('--weights <version>', 'version for peft, merged and onnx; the newest if left out', integer(0))
+    .option('--model <dir>', `onnx of a model instead of a run: ${MODEL}`)
+    .option('--adapter <dir>', 'with --model: folder of a PEFT adapter that is folded in')
     .action(run)
 }
 
 async function run(name: string | undefined, options: Options): Promise<void> {
   const output = createOutput(options.json === true)
   const format = formatOf(options)
+  if (options.model !== undefined) return exportModel(name, options.model, options, output)
+  if (options.adapter !== undefined) throw new UsageError('--adapter goes with --model')
   const folder = chosenRun(name)
   const [{ openTap }, { readConfig }] = await Promise.all([import('../tap/open.ts'), import('../../configs/load.ts')])
   const config = readConfig(join(folder, 'config.yaml'))
@@ -100,6 +111,42 @@ const write: Readonly<Record<Format, (job: Job) => Promise<void>>> = {
   },
   peft: (job) => writeVersion(job, 'peft'),
   merged: (job) => writeVersion(job, 'merged'),
+  onnx: (job) => writeVersion(job, 'onnx'),
+}
+
+/** A checkpoint folder as it is, or with an adapter. */
+async function exportModel(run: string | undefined, model: string, options: Options, output: Output): Promise<void> {
+  if (formatOf(options) !== 'onnx')
+    throw new UsageError('--model goes with --format onnx; name a run for other formats')
+  if (run !== undefined || options.weights !== undefined)
+    throw new UsageError('--model takes the place of a run and its version: leave those out')
+  if (options.out === undefined) throw new UsageError('say with --out where the files go')
+  const to = resolve(options.out)
+  refuseForeign(to, [])
+  const [{ writeOnnxExport }, { readAdapter }, { dir }] = await Promise.all([
+    import('../export/onnx.ts'),
+    import('../../models/vlm/lora.ts'),
+    modelDir(model),
+  ])
+  const adapter = options.adapter === undefined ? null : await readAdapter(resolve(options.adapter))
+  const trained = { lora: adapter?.shape ?? null, weights: adapter?.weights ?? {} }
+  await interruptible(async (signal) => {
+    const { bytes } = await writeOnnxExport(to, dir, trained, { signal, onProgress: progressOf(output) })
+    output.data({ event: 'done', out: to, bytes })
+    output.text(`${model} in ${to}`)
+  })
+}
+
+/** Steps of the shown progress, as a share. */
+const SHOWN = 0.1
+
+function progressOf(output: Output): (share: number) => void {
+  let next = SHOWN
+  return (share) => {
+    if (share < next) return
+    output.note(`${Math.round(100 * share)} % written`)
+    next = Math.floor(share / SHOWN) * SHOWN + SHOWN
+  }
 }
 
 async function recordsOf({ tap, output, signal }: Job) {
@@ -108,7 +155,7 @@ async function recordsOf({ tap, output, signal }: Job) {
   return readLog(tap, { to: Infinity, signal, onProblem })
 }
 
-async function writeVersion({ tap, folder, config, options, output, signal }: Job, format: 'peft' | 'merged') {
+async function writeVersion({ tap, folder, config, options, output, signal }: Job, format: 'peft' | 'merged' | 'onnx') {
   const { exportCheckpoint } = await import('../export/checkpoint.ts')
   const place = (version: number): string => {
     const dir = resolve(options.out ?? join(folder, 'checkpoints', `${format}-v${version}`))
@@ -116,7 +163,8 @@ async function writeVersion({ tap, folder, config, options, output, signal }: Jo
     return dir
   }
   const version = options.weights ?? null
-  const done = await exportCheckpoint(tap, { config, format, version, out: place, signal })
+  const onProgress = progressOf(output)
+  const done = await exportCheckpoint(tap, { config, format, version, out: place, signal, onProgress })
   output.data({ event: 'done', out: done.dir, version: done.version })
   output.text(`version ${done.version} in ${done.dir}`)
 }

@@ -66,13 +66,18 @@ async function mergedLayers(adapter: Adapter, base: string): Promise<Weights> {
   }
 }
 
-/** Everything of the base but its weights, and the new weights under the names that the base has for them. */
-async function writeWhole(to: string, weights: Weights, base: string): Promise<void> {
+/** Configuration, tokenizer, processor: every file of a checkpoint folder but its weights. */
+export async function copySettings(base: string, to: string): Promise<void> {
   for (const entry of await readdir(base, { withFileTypes: true })) {
     if (!(entry.isFile() || entry.isSymbolicLink()) || WEIGHTS.test(entry.name)) continue
     // In the cache of the hub, files are links.
     await cp(join(base, entry.name), join(to, entry.name), { dereference: true })
   }
+}
+
+/** Everything of the base but its weights, and the new weights under the names that the base has for them. */
+async function writeWhole(to: string, weights: Weights, base: string): Promise<void> {
+  await copySettings(base, to)
   const checkpoint = await openCheckpoint(base)
   try {
     const stored = storedNames(await familyOf(base), checkpoint)

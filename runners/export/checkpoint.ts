@@ -5,21 +5,24 @@ import type { Tap } from '../../bus/nats/tap.ts'
 import type { Config } from '../../configs/schema.ts'
 import { UsageError } from '../cli/fail.ts'
 import { writeCheckpoint } from '../evolve/load.ts'
+import { writeOnnxExport } from './onnx.ts'
 import { readLog } from '../tap/records.ts'
 
 export interface ExportCheckpointOptions {
   readonly config: Config
-  readonly format: 'peft' | 'merged'
+  readonly format: 'peft' | 'merged' | 'onnx'
   /** null = the newest. */
   readonly version: number | null
   readonly out: (version: number) => string
   readonly signal: AbortSignal
+  /** Told of the share that is written, where it takes long. */
+  readonly onProgress?: (share: number) => void
 }
 
 /** Writes the folder and returns it, with the version. Throws UsageError for a version that is not kept. */
 export async function exportCheckpoint(
   tap: Tap,
-  { config, format, version, out, signal }: ExportCheckpointOptions,
+  { config, format, version, out, signal, onProgress }: ExportCheckpointOptions,
 ): Promise<{ dir: string; version: number }> {
   if (format === 'peft' && config.model.train !== 'lora') {
     throw new UsageError(`the run trains ${config.model.train} weights, not an adapter: use --format merged`)
@@ -32,7 +35,16 @@ export async function exportCheckpoint(
     throw new UsageError(`version ${weights} is not kept any more (keepVersions); choose a newer one`, { cause })
   })
   const dir = out(weights)
-  await writeCheckpoint(dir, decodeWeights(bytes, adapter), config, format === 'peft' ? 'trained' : 'whole')
+  const trained = decodeWeights(bytes, adapter)
+  if (format === 'onnx') {
+    const lora = config.model.train === 'lora' ? config.model.lora : null
+    await writeOnnxExport(
+      dir,
+      config.model.dir,
+      { lora, weights: trained },
+      { signal, ...(onProgress && { onProgress }) },
+    )
+  } else await writeCheckpoint(dir, trained, config, format === 'peft' ? 'trained' : 'whole')
   return { dir, version: weights }
 }
 

@@ -1,12 +1,15 @@
 /** Features of a picture's tiles, without those of its margins and with a newline behind each row of the grid. */
 import type { Value } from '../../graph/graph.ts'
-import { broadcastTo, gather, greaterOrEqual, maximum, reshape, where } from '../../graph/ops.ts'
+import { broadcastTo, cast, gather, greaterOrEqual, maximum, reshape, where } from '../../graph/ops.ts'
 import { i32 } from '../../tensor.ts'
 import type { Picture, Vision, VisionInput } from '../family.ts'
 import { imageFeatures, patchesOf } from '../llava/clip.ts'
 import type { LlavaConfig } from '../llava/config.ts'
 import { joinTiles, mostTiles, pixelsOf } from '../tiles.ts'
 import { NEWLINE } from './anyres.ts'
+import { orderGraph } from './order-graph.ts'
+
+const TILES = 'num_tiles'
 
 /** `pixels` float32 [tiles, 3, image, image] of all pictures; `order` int32 [F], rows of the features of all tiles. */
 export function llavaNextVision(config: LlavaConfig): Vision {
@@ -17,6 +20,21 @@ export function llavaNextVision(config: LlavaConfig): Vision {
     feeds: { pixels: joinTiles(pictures), order: joinOrders(pictures, patches) },
   })
   return {
+    encoder: (params) => {
+      const { graph } = params
+      const pixels = reshape(graph.input('pixel_values', 'float32', [1, TILES, 3, side, side]), [TILES, 3, side, side])
+      const size = cast(graph.input('image_sizes', 'int64', [1, 2]), 'int32')
+      const sizes = { tile: side, side: side / config.vision.patch, pinpoints: config.pinpoints }
+      const order = orderGraph(pixels, size, sizes)
+      return {
+        features: arrange(imageFeatures(params, config, pixels), order, params.weight('model.image_newline')),
+        inputs: {
+          pixel_values:
+            'normalised tiles of one picture, the whole one first; the features of several pictures follow one another',
+          image_sizes: 'its height and width in pixels before any resizing',
+        },
+      }
+    },
     join,
     passes: (pictures) => groups(pictures, mostTiles(side, side)).map(join),
     features: (params) => {

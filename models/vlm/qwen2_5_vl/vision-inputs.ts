@@ -1,9 +1,29 @@
 /** What the vision tower takes of a batch of pictures: their patches, where these stand, and which see each other. */
+import type { Value } from '../../graph/graph.ts'
 import { f32, i32, type HostTensor, type TensorMap } from '../../tensor.ts'
 import { stackRows } from '../stack.ts'
 import { VISION_ROPE_THETA, type VisionConfig } from './config.ts'
 import { patchesInOrder, type TokenGrid } from './patches.ts'
 import { windowIndex } from './windows.ts'
+
+/** Patches that attend to each other, as `visionFeeds` describes them. */
+export interface Groups {
+  /** int32 [groups, longest] */
+  readonly members: Value
+  /** float32 [groups, longest, longest]; null where all groups are full. */
+  readonly bias: Value | null
+  /** int32 [F, m] */
+  readonly cells: Value
+}
+
+/** What the tower takes, as `visionFeeds` describes it. */
+export interface VisionInputs {
+  readonly pixels: Value
+  readonly cos: Value
+  readonly sin: Value
+  readonly windows: Groups
+  readonly pictures: Groups
+}
 
 /** A picture with m = merge² patches in each of its image tokens. */
 export interface PictureInput {
@@ -82,24 +102,39 @@ function groupFeeds(name: string, groups: readonly (readonly number[])[], perTok
 export const patchPlaces = (grids: readonly TokenGrid[], merge: number): { row: number; col: number }[] =>
   grids.flatMap((grid) => patchesInOrder(grid, merge))
 
-/** Half of the angles turn by the row, the others by the column; float32 arithmetic as in transformers. */
+/** Half of the angles turn by the row, the others by the column. */
 function rotaryRows(vision: VisionConfig, grids: readonly TokenGrid[]): { cos: Float32Array; sin: Float32Array } {
   const places = patchPlaces(grids, vision.merge)
-  const half = vision.hidden / vision.heads / 2
-  const quarter = half / 2
-  const cos = new Float32Array(places.length * half)
-  const sin = new Float32Array(places.length * half)
-  for (let i = 0; i < quarter; i++) {
-    const frequency = Math.fround(1 / Math.fround(VISION_ROPE_THETA ** Math.fround((2 * i) / half)))
-    const write = (place: number, at: number): void => {
-      const angle = Math.fround(place * frequency)
-      cos[at] = Math.cos(angle)
-      sin[at] = Math.sin(angle)
-    }
+  const most = places.reduce((n, { row, col }) => Math.max(n, row, col), 0)
+  const tables = rotaryTables(vision, most + 1)
+  const quarter = tables.width
+  const rows = (table: Float32Array): Float32Array => {
+    const out = new Float32Array(places.length * 2 * quarter)
     places.forEach(({ row, col }, p) => {
-      write(row, p * half + i)
-      write(col, p * half + quarter + i)
+      out.set(table.subarray(row * quarter, (row + 1) * quarter), p * 2 * quarter)
+      out.set(table.subarray(col * quarter, (col + 1) * quarter), (2 * p + 1) * quarter)
     })
+    return out
   }
-  return { cos, sin }
+  return { cos: rows(tables.cos), sin: rows(tables.sin) }
+}
+
+/** Angles of a row or a column, [places, width] with width = headDim/4; float32 arithmetic as in transformers. */
+export function rotaryTables(
+  { hidden, heads }: VisionConfig,
+  places: number,
+): { readonly cos: Float32Array; readonly sin: Float32Array; readonly width: number } {
+  const half = hidden / heads / 2
+  const width = half / 2
+  const cos = new Float32Array(places * width)
+  const sin = new Float32Array(places * width)
+  for (let i = 0; i < width; i++) {
+    const frequency = Math.fround(1 / Math.fround(VISION_ROPE_THETA ** Math.fround((2 * i) / half)))
+    for (let place = 0; place < places; place++) {
+      const angle = Math.fround(place * frequency)
+      cos[place * width + i] = Math.cos(angle)
+      sin[place * width + i] = Math.sin(angle)
+    }
+  }
+  return { cos, sin, width }
 }

@@ -23,29 +23,12 @@ import type { Parameters } from '../../layers/parameters.ts'
 import type { Picture, Vision, VisionInput } from '../family.ts'
 import { pixelsOf } from '../tiles.ts'
 import type { VisionConfig } from './config.ts'
-import { visionFeeds } from './vision-inputs.ts'
+import { gridInputs } from './grid-inputs.ts'
+import { type Groups, visionFeeds, type VisionInputs } from './vision-inputs.ts'
 
 export const VISION_PREFIX = 'model.visual'
 /** Of every norm of the tower; no configuration has another. */
 const RMS_EPS = 1e-6
-
-/** Patches that attend to each other, as visionFeeds describes them. */
-interface Groups {
-  /** int32 [groups, longest] */
-  readonly members: Value
-  /** float32 [groups, longest, longest]; null where all groups are full. */
-  readonly bias: Value | null
-  /** int32 [F, m] */
-  readonly cells: Value
-}
-
-interface VisionInputs {
-  readonly pixels: Value
-  readonly cos: Value
-  readonly sin: Value
-  readonly windows: Groups
-  readonly pictures: Groups
-}
 
 /** The vision tower of a configuration; a pass has one picture, so that its features do not depend on others. */
 export function qwen25VlVision(vision: VisionConfig): Vision {
@@ -59,18 +42,21 @@ export function qwen25VlVision(vision: VisionConfig): Vision {
   return {
     join,
     passes: (pictures) => pictures.map((picture) => join([picture])),
-    features: (params, { graph }) => visionTower(params, vision, graph === 'one' ? 'one' : 'several'),
+    features: (params, { graph }) =>
+      visionTower(params, vision, visionInputs(params.graph, vision, graph === 'one' ? 'one' : 'several')),
+    encoder: (params) => {
+      const { inputs, about } = gridInputs(params.graph, vision)
+      return { features: visionTower(params, vision, inputs), inputs: about }
+    },
   }
 }
 
 /**
- * Features of the image tokens of pictures of any sizes; the graph gets the inputs of `visionFeeds`.
+ * Features of the image tokens of pictures of any sizes.
  *
- * @param pictures `one` never holds the scores among all its patches, unless they are needed for a gradient.
  * @returns float32 [F, hidden of the text model], in the order of the image placeholders.
  */
-export function visionTower(params: Parameters, vision: VisionConfig, pictures: 'one' | 'several'): Value {
-  const inputs = visionInputs(params.graph, vision, pictures)
+function visionTower(params: Parameters, vision: VisionConfig, inputs: VisionInputs): Value {
   const size = 3 * vision.temporalPatch * vision.patch ** 2
   const kernel = reshape(params.weight(`${VISION_PREFIX}.patch_embed.proj.weight`), [vision.hidden, size])
   let x = linear(inputs.pixels, kernel)
@@ -83,6 +69,11 @@ export function visionTower(params: Parameters, vision: VisionConfig, pictures: 
   return patchMerger(params, vision, x)
 }
 
+/**
+ * The inputs of `visionFeeds` as graph inputs.
+ *
+ * @param pictures with `one`, the scores among all its patches are never held, unless a gradient needs them.
+ */
 function visionInputs(graph: Graph, vision: VisionConfig, pictures: 'one' | 'several'): VisionInputs {
   const perToken = vision.merge ** 2
   const half = vision.hidden / vision.heads / 2

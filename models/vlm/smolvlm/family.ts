@@ -21,7 +21,7 @@ export const smolVlm: Family = {
       banned: [config.imageTokenId, ...special.filter((id) => id !== undefined)],
       weights: expectedWeights(config),
       visionWeights: /^model\.(vision_model|connector)\./,
-      vision: smolVlmVision(config),
+      vision: smolVlmVision(config, processor.settings.tile),
     }
     return { architecture, processor }
   },

@@ -1,29 +1,72 @@
 /** Vision tower (SigLIP) and connector (pixel shuffle + linear) of SmolVLM / Idefics3 as graphs. */
 import { product, type Value } from '../../graph/graph.ts'
-import { add, constant, geluTanh, linear, reshape, transpose } from '../../graph/ops.ts'
+import {
+  add,
+  cast,
+  constant,
+  gather,
+  geluTanh,
+  greaterOrEqual,
+  linear,
+  nonzero,
+  reduceMax,
+  reshape,
+  transpose,
+} from '../../graph/ops.ts'
 import { encoderLayer, norm, patchRows } from '../../layers/encoder.ts'
 import type { Parameters } from '../../layers/parameters.ts'
 import { i32 } from '../../tensor.ts'
-import type { Vision } from '../family.ts'
+import type { Vision, VisionEncoder } from '../family.ts'
 import { joinTiles, tileInput, tilePasses } from '../tiles.ts'
 import type { SmolVlmConfig } from './config.ts'
 import { visionPositionIds } from './vision-positions.ts'
 
 const PREFIX = 'model.vision_model'
 
-/** `pixels` float32 [tiles, 3, height, width] to features; every tile gives the same number. */
-export function smolVlmVision(config: SmolVlmConfig): Vision {
-  const { patch, image } = config.vision
+/**
+ * `pixels` float32 [tiles, 3, height, width] to features; every tile gives the same number.
+ *
+ * @param tile pixels a side of the tiles that the processor makes.
+ */
+export function smolVlmVision(config: SmolVlmConfig, tile: number): Vision {
   return {
+    encoder: (params) => encoder(params, config, tile),
     join: (pictures) => tileInput(joinTiles(pictures)),
     passes: (pictures) => tilePasses(joinTiles(pictures)),
     features: (params, { feeds }) => {
       const [, , height, width] = feeds['pixels']!.dims as [number, number, number, number]
       const pixels = params.graph.input('pixels', 'float32', ['B', 3, height, width])
-      const [rows, cols] = [height / patch, width / patch]
-      const ids = visionPositionIds(rows, Math.floor(image / patch))
-      const positions = constant(params.graph, i32(ids, [rows * cols]))
-      return connector(params, config, visionTower(params, config, pixels, positions), rows, cols)
+      return tileFeatures(params, config, pixels)
+    },
+  }
+}
+
+/** Features [B·tokens, hidden of the text model] of square tiles [B, 3, side, side]. */
+function tileFeatures(params: Parameters, config: SmolVlmConfig, pixels: Value): Value {
+  const { patch, image } = config.vision
+  const [rows, cols] = [Number(pixels.dim(2)) / patch, Number(pixels.dim(3)) / patch]
+  const ids = visionPositionIds(rows, Math.floor(image / patch))
+  const positions = constant(params.graph, i32(ids, [rows * cols]))
+  return connector(params, config, visionTower(params, config, pixels, positions), rows, cols)
+}
+
+/** Tiles of several conversations; those that only fill up the batch, whose mask is empty, give no features. */
+function encoder(params: Parameters, config: SmolVlmConfig, tile: number): VisionEncoder {
+  const { graph } = params
+  const [batch, images] = ['batch_size', 'num_images']
+  const pixels = graph.input('pixel_values', 'float32', [batch, images, 3, tile, tile])
+  const mask = graph.input('pixel_attention_mask', 'bool', [batch, images, tile, tile])
+  const all = product([batch, images])
+  const filled = reduceMax(cast(reshape(mask, [all, tile * tile]), 'int32'), { axes: [1] })
+  const real = nonzero(greaterOrEqual(filled, 1), 'num_tiles')
+  const tiles = gather(reshape(pixels, [all, 3, tile, tile]), real)
+  const features = tileFeatures(params, config, tiles)
+  const tokens = (tile / config.vision.patch / config.scaleFactor) ** 2
+  return {
+    features: reshape(features, ['num_tiles', tokens, features.dim(-1)]),
+    inputs: {
+      pixel_values: 'normalised tiles of the pictures of each conversation, filled up with empty ones',
+      pixel_attention_mask: 'true everywhere in a tile, false everywhere in one that only fills up the batch',
     },
   }
 }
