@@ -1,6 +1,6 @@
 /**
  * Weights of a model inside a graph: trainable ones are graph inputs (a swap passes other tensors), frozen ones are
- * initialisers. A linear layer may carry a LoRA adapter (Hu et al. 2021, PEFT semantics: y += α/r · B(A x)).
+ * initialisers, which onnxruntime packs for its products, or inputs where a device keeps one copy for all graphs. A linear layer may carry a LoRA adapter (Hu et al. 2021, PEFT semantics: y += α/r · B(A x)).
  */
 import { type Graph, GraphError, type Value } from '../graph/graph.ts'
 import { add, linear, matmul } from '../graph/ops.ts'
@@ -21,7 +21,8 @@ export class Parameters {
   readonly #values = new Map<string, Value>()
 
   /**
-   * @param frozen tensors baked into the graph, used for names that are not trainable.
+   * @param frozen tensors for names that are not trainable: baked into the graph, or inputs of it where `shared`, so that
+   *   several graphs use one copy.
    * @param trainable names and shapes of the graph inputs: checkpoint names, or LoRA names of linear layers.
    */
   constructor(
@@ -29,6 +30,7 @@ export class Parameters {
     private readonly frozen: Weights,
     private readonly trainable: ReadonlyMap<string, readonly number[]>,
     private readonly lora: LoraShape | null,
+    private readonly shared = false,
   ) {}
 
   /** A weight under its checkpoint name. */
@@ -46,7 +48,7 @@ export class Parameters {
     if (dims) return this.graph.input(name, 'float32', dims)
     const tensor = this.frozen[name]
     if (!tensor) throw new GraphError(`the checkpoint has no tensor "${name}"`)
-    return this.graph.initializer(name, tensor)
+    return this.shared ? this.graph.input(name, 'float32', tensor.dims) : this.graph.initializer(name, tensor)
   }
 
   /** x [..., in] through the linear layer `module` (its weight, its bias if asked for, its adapter if it has one). */

@@ -13,7 +13,7 @@ import {
   type Tensor,
   type Tensors,
 } from '../tensor.ts'
-import { Profile } from './profile.ts'
+import type { Profile } from './profile.ts'
 
 export type Device = 'cpu' | 'webgpu' | 'cuda' | 'coreml' | 'dml'
 

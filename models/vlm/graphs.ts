@@ -29,6 +29,8 @@ export interface GraphContext {
   /** Names and shapes of trainable tensors. */
   readonly trainable: ReadonlyMap<string, readonly number[]>
   readonly lora: LoraShape | null
+  /** Frozen tensors are fed as the others are: one copy of them for all graphs, in the memory of a device. */
+  readonly shared?: boolean
 }
 
 export interface BuiltGraph {
@@ -37,7 +39,7 @@ export interface BuiltGraph {
 }
 
 export function parameters(context: GraphContext, graph: Graph): Parameters {
-  return new Parameters(graph, context.frozen, context.trainable, context.lora)
+  return new Parameters(graph, context.frozen, context.trainable, context.lora, context.shared)
 }
 
 /** Feeds of `input` and of every other of its graph → features [F, hidden]. */
