@@ -54,8 +54,7 @@ async function onnxruntime(): Promise<Finding> {
 /** In a process of its own: a driver may take it down. */
 async function webgpu(): Promise<Finding> {
   const { checkDevice } = await import('./device/check-device.ts')
-  for await (const { status, detail } of checkDevice('webgpu', []))
-    if (status !== 'ok') return ok(detail)
+  for await (const { status, detail } of checkDevice('webgpu', [])) if (status !== 'ok') return ok(detail)
   return ok('computes; check it with "npx visplay doctor --device webgpu"')
 }
 

@@ -1,6 +1,6 @@
 /** `visplay doctor`: what this machine has. */
 import { type Command, Option } from 'commander'
-import { DEVICES, type Device } from '../../configs/devices.ts'
+import { COMPUTING } from '../../configs/devices.ts'
 import type { CheckResult } from '../doctor.ts'
 import { collect, newCommand } from './options.ts'
 import type { CommonOptions } from './options.ts'
@@ -17,7 +17,7 @@ export function command(): Command {
     .option('--set <key=value>', 'a setting of that run, repeatable', collect)
     .addOption(
       new Option('--device <name>', 'check a device: every op, generation and training, against the CPU').choices(
-        DEVICES.filter((device) => device !== 'auto'),
+        COMPUTING,
       ),
     )
     .action(run)
@@ -26,7 +26,7 @@ export function command(): Command {
 interface Options extends CommonOptions {
   readonly model?: string
   readonly set?: string[]
-  readonly device?: Exclude<Device, 'auto'>
+  readonly device?: (typeof COMPUTING)[number]
 }
 
 const MARKS = { ok: '✓', warn: '!', fail: '✗' } as const

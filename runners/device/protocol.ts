@@ -1,8 +1,8 @@
 /** What a process that checks a device is told, and what it says. */
 import { z } from 'zod'
-import { DEVICES } from '../../configs/devices.ts'
+import { COMPUTING } from '../../configs/devices.ts'
 
-const device = z.enum(DEVICES).exclude(['auto'])
+const device = z.enum(COMPUTING)
 const counts = z.record(z.string(), z.number())
 const result = z.object({
   check: z.string(),
