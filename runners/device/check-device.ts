@@ -45,9 +45,10 @@ async function* oneProcess(command: Command, ended: Set<string>): AsyncGenerator
       if (answer.said === 'ended') ended.add(current)
     }
     const [code, signal] = await exit
-    if (code === 0 && ended.size === command.checks.length) return
+    const over = ended.size === command.checks.length
+    if (code === 0 && over) return
     ended.add(current)
-    yield { check: current, status: 'fail', detail: `ended the process (${signal ?? `exit code ${code}`})` }
+    yield { check: over ? 'end' : current, status: 'fail', detail: `ended the process (${signal ?? `exit code ${code}`})` }
   } finally {
     clearTimeout(silence)
     child.kill('SIGKILL')

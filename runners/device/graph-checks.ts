@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { loadConfig, PACKAGE_ROOT } from '../../configs/load.ts'
 import type { Generated, GenerateRequest, PolicyGradient, PolicyGroup } from '../../models/model.ts'
 import { Profile } from '../../models/runtime/profile.ts'
-import type { Device } from '../../models/runtime/session.ts'
+import { type Device, tensorsOnDevices } from '../../models/runtime/session.ts'
 import { f32, type Weights } from '../../models/tensor.ts'
 import { openModel } from '../../models/vlm/open.ts'
 import type { VlmModel } from '../../models/vlm/model.ts'
@@ -48,6 +48,9 @@ async function* checkModel(train: keyof typeof TRAINED, device: Device): AsyncGe
   } finally {
     await Promise.all([expected.dispose(), actual.dispose()])
   }
+  const held = tensorsOnDevices()
+  const detail = held === 0 ? 'all tensors given back' : `${held} tensors were never given back`
+  yield { check: `memory ${suffix}`, status: held === 0 ? 'ok' : 'fail', detail }
   for (const graph of new Set(profile.nodes.map((n) => n.graph))) {
     const nodes = profile.nodes.filter((n) => n.graph === graph)
     yield placed(`graph ${graph.split(' {')[0]} ${suffix}`, nodes, device)
