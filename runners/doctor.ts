@@ -20,6 +20,7 @@ const bad = (detail: string): Finding => ({ status: 'fail', detail })
 const CHECKS: Readonly<Record<string, () => Finding | Promise<Finding>>> = {
   node: nodeVersion,
   onnxruntime,
+  webgpu,
   images,
   'nats-server': natsServer,
   similarity,
@@ -48,6 +49,13 @@ async function onnxruntime(): Promise<Finding> {
   const ort = await import('onnxruntime-node')
   const devices = ort.listSupportedBackends().map(({ name }) => name)
   return ok(`${ort.env.versions.node ?? 'loaded'}, can try ${devices.join(', ')}`)
+}
+
+/** In a process of its own: a driver may take it down. */
+async function webgpu(): Promise<Finding> {
+  const { checkDevice } = await import('./device/check-device.ts')
+  for await (const { status, detail } of checkDevice('webgpu', [])) if (status !== 'ok') return ok(detail)
+  return ok('computes; check it with "npx visplay doctor --device webgpu"')
 }
 
 async function images(): Promise<Finding> {

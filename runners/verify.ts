@@ -64,7 +64,7 @@ async function* quantities(unit: GoldenUnit, root: string | null, options: Sessi
       if (root === null) throw new NoGoldensError('no images/images.json in this folder or above it; copy it along')
       return yield* verifyVariant(unit.dir, await GoldenImages.open(join(root, 'images')), options)
     case 'grpo':
-      return yield* verifyGrpo(unit.dir)
+      return yield* verifyGrpo(unit.dir, options)
     case 'images':
       return yield* verifyImages(await GoldenImages.open(unit.dir))
     case 'vision-positions':

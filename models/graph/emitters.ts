@@ -1,6 +1,6 @@
 /** How every op is written in ONNX (opset 20) or in onnxruntime's contributed ops (`com.microsoft`). */
 import type { DType } from '../tensor.ts'
-import { type Dim, type Node, product } from './graph.ts'
+import { type Dim, type Dims, type Node, product } from './graph.ts'
 import type { OpAttrs, OpName } from './op-attrs.ts'
 import { DATA_TYPE, type NodeAttrs, type Writer } from './onnx-writer.ts'
 import { emitLinearInt8, emitLinearQ4 } from './rounded-emitters.ts'
@@ -55,12 +55,12 @@ export function via(w: Writer, type: string, inputs: readonly string[], attrs: N
   return name
 }
 
-/** Emits the product of two values of known ranks; what devices have different operators for. */
+/** Emits the product of two values; what devices have different operators for. */
 export type EmitProduct = (
   w: Writer,
   inputs: readonly [string, string],
   output: string,
-  how: OpAttrs['matmul'] & { readonly ranks: readonly [number, number] },
+  how: OpAttrs['matmul'] & { readonly dims: readonly [Dims, Dims] },
 ) => void
 
 const fusedProduct: EmitProduct = (w, inputs, output, { transA, transB, alpha }) => {
@@ -72,7 +72,7 @@ const fusedProduct: EmitProduct = (w, inputs, output, { transA, transB, alpha })
 export const matmulWith =
   (emitProduct: EmitProduct): Emit<'matmul'> =>
   (w, { attrs, inputs }, [a, b], [y]) =>
-    emitProduct(w, [a!, b!], y!, { ...attrs, ranks: [inputs[0]!.rank, inputs[1]!.rank] })
+    emitProduct(w, [a!, b!], y!, { ...attrs, dims: [inputs[0]!.dims, inputs[1]!.dims] })
 
 /**
  * A Reshape to the shape that x has, [0, 0, …], which is computed from one element of each of the others: a view, which
@@ -133,7 +133,11 @@ export const attentionWith =
     ] as const)
       w.node('Transpose', [via(w, 'Reshape', [x, w.int64s([0, 0, kvHeads, size])])], [name], { perm: [0, 2, 1, 3] })
     const scores = w.fresh('scores')
-    emitProduct(w, [qh, kh], scores, { transA: false, transB: true, alpha: size ** -0.5, ranks: [4, 4] })
+    const dims = [
+      [batch, kvHeads, product([repeats, n]), size],
+      [batch, kvHeads, t, size],
+    ] as const
+    emitProduct(w, [qh, kh], scores, { transA: false, transB: true, alpha: size ** -0.5, dims })
     if (bias) {
       const wide = w.cached(`${bias} by head`, (name) => w.node('Unsqueeze', [bias, w.int64s([1, 2])], [name]))
       const sum = via(w, 'Add', [via(w, 'Reshape', [scores, w.shape([batch, kvHeads, repeats, n, t])]), wide])
@@ -148,9 +152,14 @@ export const attentionWith =
 /** `pickColumn` emits x[..., index[...]] as [..., 1]. */
 export const tokenLogprobWith =
   (emitProduct: EmitProduct, pickColumn: (w: Writer, x: string, index: string) => string): Emit<'tokenLogprob'> =>
-  (w, _node, [x, weight, targets], [logp, logZ, probs]) => {
+  (w, { inputs }, [x, weight, targets], [logp, logZ, probs]) => {
     const z = w.fresh('logits')
-    emitProduct(w, [x!, weight!], z, { transA: false, transB: true, alpha: 1, ranks: [2, 2] })
+    emitProduct(w, [x!, weight!], z, {
+      transA: false,
+      transB: true,
+      alpha: 1,
+      dims: [inputs[0]!.dims, inputs[1]!.dims],
+    })
     const p = probs || w.fresh('probs')
     w.node('Softmax', [z], [p], { axis: -1 })
     // log Z = max z − log max p: two reads, no pass of exponentials, and max p cannot underflow.

@@ -14,16 +14,20 @@ import {
 } from './emitters.ts'
 import { DATA_TYPE, type Writer } from './onnx-writer.ts'
 
-const product: EmitProduct = (w, [a, b], output, { transA, transB, alpha, ranks }) => {
-  if (ranks[0] === 2 && ranks[1] === 2) {
+/** A matrix on the right is one product of rows, which reads it as it is; turning a weight would copy it at every run. */
+const product: EmitProduct = (w, [a, b], output, { transA, transB, alpha, dims: [left, right] }) => {
+  if (right.length === 2 && (left.length === 2 || !transA)) {
     const flags = { transA: transA ? 1 : 0, transB: transB ? 1 : 0, alpha: w.float(alpha) }
-    return w.node('Gemm', [a, b], [output], flags)
+    if (left.length === 2) return w.node('Gemm', [a, b], [output], flags)
+    const rows = via(w, 'Reshape', [a, w.int64s([-1, Number(left.at(-1))])])
+    const target = w.shape([...left.slice(0, -1), right.at(transB ? 0 : 1)!])
+    return w.node('Reshape', [via(w, 'Gemm', [rows, b], flags), target], [output])
   }
   const turned = (x: string, rank: number) => {
     const perm = Array.from({ length: rank }, (_, i) => (i < rank - 2 ? i : 2 * rank - 3 - i))
     return w.cached(`${x} turned`, (name) => w.node('Transpose', [x], [name], { perm }))
   }
-  const operands = [transA ? turned(a, ranks[0]) : a, transB ? turned(b, ranks[1]) : b]
+  const operands = [transA ? turned(a, left.length) : a, transB ? turned(b, right.length) : b]
   if (alpha === 1) return w.node('MatMul', operands, [output])
   w.node('Mul', [via(w, 'MatMul', operands), w.float32(alpha)], [output])
 }

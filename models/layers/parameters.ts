@@ -1,7 +1,8 @@
 /**
  * Weights of a model inside a graph: trainable ones are graph inputs (a swap passes other tensors), frozen ones are
- * initialisers, those of linear layers rounded where the graph only samples. A linear layer may carry a LoRA adapter (Hu
- * et al. 2021, PEFT semantics: y += α/r · B(A x)), which is never rounded.
+ * initialisers, which onnxruntime packs for its products, those of linear layers rounded where the graph only samples; or
+ * inputs where a device keeps one copy for all graphs. A linear layer may carry a LoRA adapter (Hu et al. 2021, PEFT
+ * semantics: y += α/r · B(A x)), which is never rounded.
  */
 import { type Graph, GraphError, type Value } from '../graph/graph.ts'
 import { add, after, cast, gather, linear, linearInt8, linearQ4, matmul } from '../graph/ops.ts'
@@ -33,6 +34,8 @@ export interface ParameterOptions {
   readonly widening?: Widening
   /** Of the frozen weights of linear layers; other than float32 there are no gradients. */
   readonly precision?: Precision
+  /** Frozen weights that are not rounded are fed, so that several graphs use one copy. */
+  readonly shared?: boolean
 }
 
 export class Parameters {
@@ -40,9 +43,10 @@ export class Parameters {
   readonly #rounded = new Map<string, (x: Value) => Value>()
   readonly #widening: Widening
   readonly #precision: Precision
+  readonly #shared: boolean
 
   /**
-   * @param frozen tensors baked into the graph, used for names that are not trainable.
+   * @param frozen tensors for names that are not trainable: baked into the graph, or inputs of it where `shared`.
    * @param trainable names and shapes of the graph inputs: checkpoint names, or LoRA names of linear layers.
    */
   constructor(
@@ -50,10 +54,11 @@ export class Parameters {
     private readonly frozen: FrozenWeights,
     private readonly trainable: ReadonlyMap<string, readonly number[]>,
     private readonly lora: LoraShape | null,
-    { widening = 'once', precision = 'fp32' }: ParameterOptions = {},
+    { widening = 'once', precision = 'fp32', shared = false }: ParameterOptions = {},
   ) {
     this.#widening = widening
     this.#precision = precision
+    this.#shared = shared
   }
 
   /** A weight under its checkpoint name, float32; one that is widened at each use, not before `x` is there. */
@@ -88,6 +93,7 @@ export class Parameters {
     if (dims) return this.graph.input(name, 'float32', dims)
     const tensor = this.frozen[name]
     if (!tensor) throw new GraphError(`the checkpoint has no tensor "${name}"`)
+    if (this.#shared) return this.graph.input(name, 'float32', tensor.dims)
     if (!isStored(tensor)) return this.graph.initializer(name, tensor)
     // Rounded weights are in memory, and onnxruntime takes those of a graph from memory or from files, not from both.
     if (this.#precision === 'fp32') return this.graph.stored(name, tensor)

@@ -6,7 +6,7 @@ import { Graph, type Value } from '../graph/graph.ts'
 import { ones } from '../graph/ops.ts'
 import { readJson } from '../io/json-file.ts'
 import { readSafetensors } from '../io/safetensors.ts'
-import { Session } from '../runtime/session.ts'
+import { Session, type SessionOptions } from '../runtime/session.ts'
 import { f32, type HostTensor, type TensorMap } from '../tensor.ts'
 import { type Advantages, groupAdvantages } from './advantages.ts'
 import { grpoLoss, type GrpoInputs } from './grpo.ts'
@@ -68,11 +68,11 @@ type Case = z.infer<typeof caseSchema>
  *
  * @throws CheckpointError when a file is missing or malformed.
  */
-export async function* verifyGrpo(dir: string): AsyncGenerator<Verified> {
+export async function* verifyGrpo(dir: string, options: SessionOptions = {}): AsyncGenerator<Verified> {
   const cases = await readJson(join(dir, 'cases.json'), z.record(z.string(), caseSchema))
   for (const [name, golden] of Object.entries(cases)) {
     const tensors = await readSafetensors(join(dir, `${name}.safetensors`))
-    yield* compare(name, await recompute(golden, tensors), expected(golden, tensors))
+    yield* compare(name, await recompute(golden, tensors, options), expected(golden, tensors))
   }
 }
 
@@ -91,7 +91,7 @@ function expected(golden: Case, tensors: TensorMap): Quantities {
   }
 }
 
-async function recompute(golden: Case, tensors: TensorMap): Promise<Quantities> {
+async function recompute(golden: Case, tensors: TensorMap, options: SessionOptions): Promise<Quantities> {
   const [rows, width] = golden.shape
   const mask = numbers(tensors, 'mask')
   const lengths_B = Array.from({ length: rows }, (_, b) => sum(mask.slice(b * width, (b + 1) * width)))
@@ -110,7 +110,7 @@ async function recompute(golden: Case, tensors: TensorMap): Promise<Quantities> 
     ),
   }
   for (const name of LOGPS) if (tensors[name]) feeds[name] = f32(numbers(tensors, name), [rows, width])
-  const { loss, grad_logps, sampler_ratio, ...sums } = await runLoss(golden, feeds)
+  const { loss, grad_logps, sampler_ratio, ...sums } = await runLoss(golden, feeds, options)
   const metrics = { ...reward.metrics, ...lossMetrics(mapValues(sums, (values) => values[0]!)) }
   return {
     loss: loss!,
@@ -137,7 +137,7 @@ function rewards(golden: Case, tensors: TensorMap): Advantages {
 const LOGPS = ['logps', 'old_logps', 'ref_logps', 'sampler_logps', 'entropies'] as const
 
 /** Builds the loss with symbolic sizes, as training does, and runs it together with its gradient. */
-async function runLoss(golden: Case, feeds: TensorMap): Promise<Record<string, number[]>> {
+async function runLoss(golden: Case, feeds: TensorMap, options: SessionOptions): Promise<Record<string, number[]>> {
   const graph = new Graph()
   const inputs: Record<string, Value> = {}
   for (const [name, { dims }] of Object.entries(feeds)) {
@@ -162,7 +162,7 @@ async function runLoss(golden: Case, feeds: TensorMap): Promise<Record<string, n
     const correction = { oldLogps: old_logps, samplerLogps: sampler_logps, mask, counts }
     outputs.sampler_ratio = samplerCorrection(correction, golden.config).ratio
   }
-  const session = await Session.create(graph, outputs, { threads: 1 })
+  const session = await Session.create(graph, outputs, { ...options, threads: 1 })
   try {
     return mapValues(await session.run(feeds), (tensor) => Array.from(tensor.data, Number))
   } finally {

@@ -1,8 +1,17 @@
 /** What a graph leaves to the CPU when it runs on another device. */
 import type { PlacedNode, TensorType } from './profile.ts'
+import type { Device } from './session.ts'
 
 /** Sizes are vectors of integers no longer than a shape. */
 const LONGEST_SHAPE = 8
+
+const PROVIDERS: Readonly<Record<Device, string>> = {
+  cpu: 'CPUExecutionProvider',
+  webgpu: 'WebGpuExecutionProvider',
+  cuda: 'CUDAExecutionProvider',
+  coreml: 'CoreMLExecutionProvider',
+  dml: 'DmlExecutionProvider',
+}
 
 export interface Placement {
   /** Nodes on the device. */
@@ -18,11 +27,11 @@ export interface Placement {
   readonly copies: Readonly<Record<string, number>>
 }
 
-export function placementOf(nodes: readonly PlacedNode[]): Placement {
+export function placementOf(nodes: readonly PlacedNode[], wanted: Device): Placement {
   const [sizes, fallbacks, copies]: Record<string, number>[] = [{}, {}, {}]
   let device = 0
   for (const node of nodes) {
-    const kind = kindOf(node)
+    const kind = kindOf(node, PROVIDERS[wanted])
     if (kind === 'device') device++
     else {
       const counts = { size: sizes!, fallback: fallbacks!, copy: copies! }[kind]
@@ -32,9 +41,12 @@ export function placementOf(nodes: readonly PlacedNode[]): Placement {
   return { device, sizes: sizes!, fallbacks: fallbacks!, copies: copies! }
 }
 
-function kindOf({ op, provider, inputs, outputs }: PlacedNode): 'device' | 'size' | 'fallback' | 'copy' {
+function kindOf(
+  { op, provider, inputs, outputs }: PlacedNode,
+  wanted: string,
+): 'device' | 'size' | 'fallback' | 'copy' {
   if (op.startsWith('Memcpy')) return 'copy'
-  if (provider !== 'CPUExecutionProvider') return 'device'
+  if (provider === wanted) return 'device'
   return [...inputs, ...outputs].every(isSize) ? 'size' : 'fallback'
 }
 

@@ -1,17 +1,18 @@
 /** Weights in the memory of a device: uploaded when they are first fed, kept until they are dropped. */
 import { Graph } from '../graph/graph.ts'
-import { type DeviceTensor, type HostTensor, isHost, type Tensors, type Weights } from '../tensor.ts'
+import { floatsOf, type FrozenWeight, type FrozenWeights, isStored } from '../io/stored-tensor.ts'
+import { type DeviceTensor, f32, isHost, type Tensors } from '../tensor.ts'
 import { Session, type SessionOptions } from './session.ts'
 
 export class ResidentWeights {
-  readonly #uploaded = new Map<Weights, Promise<Readonly<Record<string, DeviceTensor>>>>()
+  readonly #uploaded = new Map<FrozenWeights, Promise<Readonly<Record<string, DeviceTensor>>>>()
   /** By rank. They live as long as the tensors that they made: the last session of a device takes its memory along. */
   readonly #uploaders = new Map<number, Promise<Session>>()
 
   constructor(private readonly options: SessionOptions) {}
 
   /** The same weights on the device; told apart by identity, so they must not be written to. */
-  feeds(weights: Weights): Promise<Tensors> {
+  feeds(weights: FrozenWeights): Promise<Tensors> {
     let uploaded = this.#uploaded.get(weights)
     if (!uploaded) {
       uploaded = this.#upload(weights)
@@ -21,7 +22,7 @@ export class ResidentWeights {
   }
 
   /** Gives the memory of weights back that will not be fed soon. */
-  async drop(weights: Weights): Promise<void> {
+  async drop(weights: FrozenWeights): Promise<void> {
     const uploading = this.#uploaded.get(weights)
     this.#uploaded.delete(weights)
     // An upload that failed was told to who asked for it.
@@ -36,13 +37,14 @@ export class ResidentWeights {
     await Promise.all(sessions.map((s) => s.release()))
   }
 
-  async #upload(weights: Weights): Promise<Readonly<Record<string, DeviceTensor>>> {
+  async #upload(weights: FrozenWeights): Promise<Readonly<Record<string, DeviceTensor>>> {
     const uploaded: Record<string, DeviceTensor> = {}
-    for (const [name, tensor] of Object.entries(weights)) uploaded[name] = await this.#put(tensor)
+    for (const [name, weight] of Object.entries(weights)) uploaded[name] = await this.#put(weight)
     return uploaded
   }
 
-  async #put(tensor: HostTensor): Promise<DeviceTensor> {
+  async #put(weight: FrozenWeight): Promise<DeviceTensor> {
+    const tensor = isStored(weight) ? f32(floatsOf(weight), weight.dims) : weight
     const { y } = await (await this.#uploader(tensor.dims.length)).runOn({ x: tensor })
     if (!y || isHost(y)) throw new Error(`the device ${this.options.device} does not keep tensors`)
     return y

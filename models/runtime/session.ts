@@ -131,8 +131,16 @@ export class Session {
   }
 }
 
+let held = 0
+/** Tensors in the memory of devices that nobody has disposed of yet, in this thread. */
+export const tensorsOnDevices = (): number => held
+
 class OnDevice implements DeviceTensor {
-  constructor(readonly tensor: ort.Tensor) {}
+  #disposed = false
+
+  constructor(readonly tensor: ort.Tensor) {
+    held++
+  }
 
   get dtype(): DType {
     return dtypeOf(this.tensor)
@@ -143,6 +151,9 @@ class OnDevice implements DeviceTensor {
   }
 
   dispose(): void {
+    if (this.#disposed) return
+    this.#disposed = true
+    held--
     this.tensor.dispose()
   }
 }

@@ -32,6 +32,8 @@ export interface GraphContext {
   readonly trainable: ReadonlyMap<string, readonly number[]>
   readonly lora: LoraShape | null
   readonly holdings: Holdings
+  /** Frozen tensors are fed as the others are: one copy of them for all graphs, in the memory of a device. */
+  readonly shared?: boolean
 }
 
 export interface BuiltGraph {
@@ -41,12 +43,12 @@ export interface BuiltGraph {
 
 /** @param precision of the frozen weights of linear layers, for graphs that only sample. */
 export function parameters(
-  { frozen, trainable, lora, holdings }: GraphContext,
+  { frozen, trainable, lora, holdings, shared = false }: GraphContext,
   graph: Graph,
   use: SessionUse = 'train',
   precision: Precision = 'fp32',
 ): Parameters {
-  return new Parameters(graph, frozen, trainable, lora, { widening: wideningOf(holdings[use]), precision })
+  return new Parameters(graph, frozen, trainable, lora, { widening: wideningOf(holdings[use]), precision, shared })
 }
 
 /** Feeds of `input` and of every other of its graph → features [F, hidden]. */

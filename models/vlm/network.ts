@@ -69,13 +69,16 @@ export class Network {
   readonly #resident: ResidentWeights
   #weights: Weights
 
+  readonly context: GraphContext
+
   constructor(
-    readonly context: GraphContext,
+    context: GraphContext,
     weights: Weights,
     private readonly options: SessionOptions,
   ) {
     this.#weights = weights
     this.#onDevice = hasOwnMemory(options.device)
+    this.context = { ...context, shared: this.#onDevice }
     this.#resident = new ResidentWeights(options)
   }
 
@@ -89,9 +92,10 @@ export class Network {
     this.#weights = weights
   }
 
-  /** Weights as sessions take them: on a device with memory of its own they are uploaded once. */
+  /** Weights as sessions take them: in a device's own memory, those that change and those that do not, uploaded once. */
   async #feeds(weights: Weights = this.#weights): Promise<Tensors> {
-    return this.#onDevice ? this.#resident.feeds(weights) : weights
+    if (!this.#onDevice) return weights
+    return { ...(await this.#resident.feeds(this.context.frozen)), ...(await this.#resident.feeds(weights)) }
   }
 
   /** Image features float32 [F, hidden] of several passes, one after the other. */

@@ -1,5 +1,6 @@
 /** `visplay doctor`: what this machine has. */
-import type { Command } from 'commander'
+import { type Command, Option } from 'commander'
+import { COMPUTING } from '../../configs/devices.ts'
 import type { CheckResult } from '../doctor.ts'
 import { collect, newCommand } from './options.ts'
 import type { CommonOptions } from './options.ts'
@@ -9,16 +10,23 @@ export function command(): Command {
   return newCommand('doctor', 'Checks what a run needs: runtime, image formats, NATS server, models, cores, disk.', [
     ['', 'one line per check'],
     ['--model ./SmolVLM-256M-Instruct --set model.train=lora', 'also what a run of this model takes of the memory'],
+    ['--device webgpu', 'also every op and the graphs of the tiny model on a device: right? on the CPU instead?'],
     ['--json', '{"check","status","detail"} per line, then {"event":"done","passed","failed"}'],
   ])
     .option('--model <dir>', 'folder of a Hugging Face checkpoint: does a run of it fit?')
     .option('--set <key=value>', 'a setting of that run, repeatable', collect)
+    .addOption(
+      new Option('--device <name>', 'check a device: every op, generation and training, against the CPU').choices(
+        COMPUTING,
+      ),
+    )
     .action(run)
 }
 
 interface Options extends CommonOptions {
   readonly model?: string
   readonly set?: string[]
+  readonly device?: (typeof COMPUTING)[number]
 }
 
 const MARKS = { ok: '✓', warn: '!', fail: '✗' } as const
@@ -27,19 +35,21 @@ async function run(options: Options): Promise<void> {
   const output = createOutput(options.json === true)
   const { diagnose } = await import('../doctor.ts')
   let [passed, failed] = [0, 0]
-  for await (const result of diagnose()) {
+  const tell = (result: CheckResult): void => {
     if (result.status === 'fail') failed++
     else passed++
     output.data(result)
     output.text(`${MARKS[result.status]} ${result.check.padEnd(12)} ${result.detail}`)
   }
+  for await (const result of diagnose()) tell(result)
   if (options.model !== undefined || options.set !== undefined) {
     const result = await memoryOf(options)
-    if (result.status === 'fail') failed++
-    else passed++
-    output.data(result)
-    output.text(`${MARKS[result.status]} ${result.check.padEnd(12)} ${result.detail}`)
+    tell(result)
     for (const line of result.table) output.text(`  ${line}`)
+  }
+  if (options.device !== undefined) {
+    const { checkDevice } = await import('../device/check-device.ts')
+    for await (const result of checkDevice(options.device)) tell(result)
   }
   output.data({ event: 'done', passed, failed })
   if (failed > 0) process.exitCode = 1

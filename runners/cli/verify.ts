@@ -1,6 +1,7 @@
 /** `visplay verify`: recomputes reference outputs and compares. */
-import type { Command } from 'commander'
+import { type Command, Option } from 'commander'
 import { resolve } from 'node:path'
+import { COMPUTING } from '../../configs/devices.ts'
 import type { Verified } from '../../models/losses/verify-grpo.ts'
 import { integer, newCommand } from './options.ts'
 import type { CommonOptions } from './options.ts'
@@ -9,6 +10,7 @@ import { createOutput, type Output } from './output.ts'
 interface Options extends CommonOptions {
   readonly threads: number
   readonly digests: boolean
+  readonly device: (typeof COMPUTING)[number]
 }
 
 export function command(): Command {
@@ -21,6 +23,7 @@ export function command(): Command {
   ])
     .argument('<dir>', 'a goldens folder, or a family or variant in it; images/ is found upwards')
     .option('--threads <n>', 'CPU threads; 0 = the cores of the machine', integer(0), 0)
+    .addOption(new Option('--device <name>', 'where to compute').choices(COMPUTING).default('cpu'))
     .option('--no-digests', 'do not compare files with the published set (same seed, generated on another machine)')
     .action(run)
 }
@@ -29,8 +32,8 @@ async function run(dir: string, options: Options): Promise<void> {
   const output = createOutput(options.json === true)
   const { verifyGoldens } = await import('../verify.ts')
   const summary = new Summary(output)
-  const { threads, digests } = options
-  for await (const line of verifyGoldens(resolve(dir), { threads, digests })) {
+  const { threads, digests, device } = options
+  for await (const line of verifyGoldens(resolve(dir), { threads, digests, device })) {
     output.data(line)
     if ('event' in line) summary.skip(line.case, line.reason)
     else summary.add(line)
