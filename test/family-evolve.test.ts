@@ -76,6 +76,7 @@ describe.each(['smolvlm/tiny64', 'llava/small-crop', 'llava_next/small-anyres', 
         expect(ratio('min')).toBeLessThan(1)
         expect(ratio('max')).toBeGreaterThan(1)
         expect(ratio('max')).toBeLessThanOrEqual(2)
+        expect(metrics['questioner/sampling/importance_sampling_ratio/max']).toBe(ratio('max'))
       }
       expect((await program(['audit', out, '--json'])).stdout).toContain('"ok":true')
       const merged = join(dir, `${variant.replace('/', '-')}-merged`)

@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { loadConfig, PACKAGE_ROOT } from '../configs/load.ts'
 import type { GrpoConfig } from '../models/losses/grpo-config.ts'
+import { lossMetrics, roleLossMetrics } from '../models/losses/metrics.ts'
 import type { Generated, ImageSource, PolicyGradient } from '../models/model.ts'
 import type { Precision } from '../models/layers/precision.ts'
 import type { LoadOptions, TrainMode } from '../models/vlm/load-options.ts'
@@ -199,6 +200,28 @@ const errors = ({ along, standardError }: Estimate): number => Math.abs(along - 
 
 /** With random weights the rounded model is another one: on average 0.1 nats a token in 8 bits, more than 1 in 4. */
 describe('the gradient from rounded samples', () => {
+  it('comes with figures for each role', async () => {
+    await withModel(TINY, { rollouts: 'q4' }, async (model) => {
+      const [questions, answers] = [await sample(model, 6, true), await sample(model, 4, true)]
+      const group = (samples: Generated['samples'], role: string, count: number) => ({
+        image,
+        prompt: ask.prompt,
+        role,
+        completions: samples.map(({ tokens, logprobs }) => ({ tokens, logprobs, advantage: 1, weight: 1, count })),
+      })
+      const groups = [group(questions, 'questioner', 1), group(answers.slice(2), 'reasoner', 3)]
+      const config = { ...CORRECTED, sampler_cap: 2 }
+      const both = (await model.policyGradient(groups, config)).metrics
+      for (const [i, role] of (['questioner', 'reasoner'] as const).entries()) {
+        const alone = lossMetrics((await model.policyGradient([groups[i]!], config)).metrics, `${role}/`)
+        const figures = Object.entries(roleLossMetrics(both, role))
+        expect(figures.map(([name]) => name)).toContain(`${role}/sampling/importance_sampling_ratio/min`)
+        for (const [name, value] of figures) expect(value, name).toBeCloseTo(alone[name]!, 4)
+      }
+      expect(both['questioner/sampler_difference_max']).not.toBeCloseTo(both['reasoner/sampler_difference_max']!, 4)
+    })
+  })
+
   it('int8: is unbiased with the default correction, and biased without one', async () => {
     const { raw, capped, ratios } = await estimates('int8')
     expect(errors(capped)).toBeLessThan(3)
