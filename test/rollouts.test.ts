@@ -5,6 +5,8 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { modelActor } from '../actors/model-actor.ts'
+import { encodeWeights } from '../actors/weights-codec.ts'
 import { loadConfig, PACKAGE_ROOT } from '../configs/load.ts'
 import type { GrpoConfig } from '../models/losses/grpo-config.ts'
 import { lossMetrics, roleLossMetrics } from '../models/losses/metrics.ts'
@@ -15,6 +17,7 @@ import { openModel } from '../models/vlm/open.ts'
 import type { VlmModel } from '../models/vlm/model.ts'
 import { lossOf } from '../runners/evolve/assemble-options.ts'
 import { decideRollouts } from '../runners/evolve/rollouts.ts'
+import { World } from './support/actors-world.ts'
 
 const TINY = join(PACKAGE_ROOT, 'models', 'tiny')
 const GOLDENS = join(PACKAGE_ROOT, 'test', 'goldens')
@@ -78,6 +81,34 @@ describe('samples from rounded weights', () => {
     await withModel(TINY, { rollouts: 'int8', train }, async (model) => {
       expect(meanSize(await differences(model, await sample(model, 8, true)))).toBeGreaterThan(1e-4)
     })
+  })
+})
+
+describe('a model actor', () => {
+  it('rounds for those who ask for samples to learn from, and for nobody else', async () => {
+    const world = new World({ ackWaitMs: 5_000 })
+    await withModel(TINY, { rollouts: 'q4' }, async (model) => {
+      const bus = world.net.connect('test.1')
+      const ports = world.ports('test', bus)
+      const blob = await bus.putBlob(encodeWeights(model.trainable()))
+      const head = { version: 0, parent: null, adapter: blob, optimizer: blob, epoch: 1, consumed: [] }
+      await bus.moveHead(head, null)
+      await bus.append('version', 'v0', { weights: 0, ...head })
+      const actor = modelActor(world.ports('model', world.net.connect('model.1')), { model, windowMs: 5 })
+      const task = { prompt: 'ask', samples: 4, maxNewTokens: 8, temperature: 1, seed: 3 }
+      const where = { image: await bus.putBlob(await image.read()), minWeights: 0, cohort: null, weights: null }
+      const reply = async (id: string, rollout?: boolean) => {
+        const request = { ...task, ...where, ...(rollout !== undefined && { rollout }) }
+        const options = { signal: AbortSignal.timeout(20_000), again: false }
+        return (await ports.request('model.generate', id, request, options)).message.data.completions
+      }
+      // As the Evaluator, `serve --run` and actors of users ask, and as Questioner and Reasoner do.
+      const [exact, rounded] = [await reply('exact'), await reply('rounded', true)]
+      expect(meanSize(await differences(model, exact))).toBeLessThan(1e-5)
+      expect(meanSize(await differences(model, rounded))).toBeGreaterThan(1e-3)
+      await actor.stop()
+    })
+    await world.stop()
   })
 })
 
