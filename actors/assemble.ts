@@ -110,6 +110,7 @@ type TrainedCompletion = Required<PolicyCompletion>
 
 interface Trained {
   readonly id: string
+  readonly role: Role
   readonly index: number
   readonly image: string
   readonly prompt: string
@@ -149,7 +150,7 @@ function trainRole(
       weight: roleWeights[role] * weights[next++]!,
     }))
     const why = reasonNotTo(group, maxLag)
-    if (why === null) trained.push({ id, index, image, prompt, completions })
+    if (why === null) trained.push({ id, role, index, image, prompt, completions })
     else if (why !== REFUSED) dropped.push({ group: id, reason: why })
   }
   return { trained, dropped }
@@ -189,7 +190,13 @@ function cut(trained: readonly Trained[], { loss, microBatchImages }: AssembleOp
     const groups = trained.filter((group) => images.has(group.index))
     const batch = {
       loss,
-      groups: groups.map(({ image, prompt, completions }) => ({ image, prompt, completions: completions.map(copy) })),
+      groups: groups.map(({ image, prompt, role, completions }) => ({
+        image,
+        prompt,
+        // Without a correction nobody asks, and the batch is the one that releases before this had.
+        ...(fullGrpoConfig(loss).sampler_correction !== null && { role }),
+        completions: completions.map(copy),
+      })),
     }
     parts.push({ groups: groups.map((group) => group.id), batch })
   }

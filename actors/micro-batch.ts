@@ -13,6 +13,7 @@ const microBatchSchema = z.object({
     z.object({
       image: blobSchema,
       prompt: z.string(),
+      role: z.string().optional(),
       completions: z.array(
         z.object({
           tokens: z.array(z.number().int().min(0)),
@@ -45,5 +46,9 @@ export function decodeMicroBatch(bytes: Uint8Array): MicroBatch {
 
 /** The groups as a model takes them. */
 export function policyGroups({ groups }: MicroBatch, image: (blob: string) => ImageSource): PolicyGroup[] {
-  return groups.map((group) => ({ ...group, image: image(group.image) }))
+  return groups.map(({ role, ...group }) => ({
+    ...group,
+    ...(role !== undefined && { role }),
+    image: image(group.image),
+  }))
 }

@@ -1,6 +1,6 @@
 /** One optimizer step from a judged batch: gradients of its parts from the model actors, summed and applied. */
 import type { EventData } from '../bus/messages.ts'
-import { addMetrics, lossMetrics } from '../models/losses/metrics.ts'
+import { addMetrics, lossMetrics, roleLossMetrics } from '../models/losses/metrics.ts'
 import { assemble, type AssembleOptions, type Assembled, type Part } from './assemble.ts'
 import { DeadTaskError } from './dead-tasks.ts'
 import { gradientId } from './ids.ts'
@@ -81,8 +81,11 @@ const drop = (part: Part, reason: string) => part.groups.map((group) => ({ group
 /** TRL's figures of the update: sums over parts, then means. */
 function gradientMetrics(gradients: readonly Gradient[]): Record<string, number> {
   const add = (value: (g: Gradient) => number) => gradients.reduce((sum, g) => sum + value(g), 0)
+  const sums = addMetrics(gradients.map((gradient) => gradient.metrics))
   return {
-    ...lossMetrics(addMetrics(gradients.map((gradient) => gradient.metrics))),
+    ...lossMetrics(sums),
+    ...roleLossMetrics(sums, 'questioner'),
+    ...roleLossMetrics(sums, 'reasoner'),
     loss: add((g) => g.loss),
     num_tokens: add((g) => g.tokens),
     'seconds/gradient': add((g) => g.seconds),

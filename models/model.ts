@@ -71,6 +71,8 @@ export interface PolicyCompletion {
 export interface PolicyGroup {
   readonly image: ImageSource | null
   readonly prompt: string
+  /** Whose completions they are: figures about the sampler are also given for each role, as `<role>/…`. */
+  readonly role?: string
   readonly completions: readonly PolicyCompletion[]
 }
 

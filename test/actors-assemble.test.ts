@@ -170,6 +170,14 @@ describe('assemble', () => {
     expect(given(0, { loss: { ...OPTIONS.loss, off_policy_mask_threshold: 1 } })).toEqual([true, true, true, true])
   })
 
+  test('a correction is told for each role', () => {
+    const groups = [[{ reward: 1, answers: ANSWERS, rewards: [1, 0, 1, 1] }, { reward: 0 }]]
+    const roles = (options: Partial<AssembleOptions>) =>
+      assemble(batchOf(groups), 0, { ...OPTIONS, ...options }).parts[0]!.batch.groups.map((g) => g.role)
+    expect(roles({ loss: { ...OPTIONS.loss, sampler_cap: 2 } })).toEqual(['questioner', 'reasoner'])
+    expect(roles({})).toEqual([undefined, undefined])
+  })
+
   test('groups over the lag are dropped', () => {
     const groups = [[{ reward: 1, answers: ANSWERS, rewards: [1, 0, 1, 1] }, { reward: 0 }]]
     expect(assemble(batchOf(groups), 2, OPTIONS).dropped.map((d) => d.reason)).toEqual(['lag 2', 'lag 2'])

@@ -11,7 +11,13 @@ import { loadSmolVlmConfig } from '../models/vlm/smolvlm/config.ts'
 
 const root = mkdtempSync(join(tmpdir(), 'visplay-bench-test-'))
 afterAll(() => rmSync(root, { recursive: true, force: true }))
-const options = { threads: 1, repeats: 1, signal: new AbortController().signal, onNote: () => undefined }
+const options = {
+  threads: 1,
+  rollouts: 'int8',
+  repeats: 1,
+  signal: new AbortController().signal,
+  onNote: () => undefined,
+} as const
 
 describe('bench', () => {
   it('measures the matrix product', async () => {
@@ -39,11 +45,13 @@ describe('bench', () => {
       ['step', false],
     ])
     for (const row of rows) {
-      expect(row).toMatchObject({ model: 'tiny', pixels: 64, train: 'lora', workload: '2x2x2' })
+      expect(row).toMatchObject({ model: 'tiny', pixels: 64, train: 'lora', rollouts: 'int8', workload: '2x2x2' })
       for (const value of Object.values(row)) if (typeof value === 'number') expect(value).not.toBeNaN()
     }
     // Every completion has the length asked for: the end token cannot be sampled.
     expect(rows[2]).toMatchObject({ newTokens: 2 * 2 * 4 + 4 * 2 * 2, completions: 2 * 2 + 4 * 2 })
+    // What the rounded sampler reported is not what the policy says.
+    expect(rows[2]!['logprobDifference/mean']).toBeGreaterThan(1e-4)
     expect(Number(rows[2]!.trainedTokens)).toBeLessThan(Number(rows[3]!.trainedTokens))
   })
 

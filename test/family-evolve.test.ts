@@ -36,6 +36,7 @@ const SMALL = settings(
   'optimizer.lr=1e-2',
   'loss.beta=0.02',
   'model.train=lora',
+  'model.rollouts=int8',
   'workers=[model,questioner,reasoner]',
 )
 
@@ -67,6 +68,15 @@ describe.each(['smolvlm/tiny64', 'llava/small-crop', 'llava_next/small-anyres', 
         expect(metrics['questioner/reward']).toBeCloseTo(0.5)
         expect(metrics['grad_norm']).toBeGreaterThan(0)
         expect(Number.isFinite(metrics['loss'])).toBe(true)
+        // Rollouts are rounded: the policy is another one, and the ratios say how far.
+        const ratio = (of: string) => metrics[`sampling/importance_sampling_ratio/${of}`]!
+        expect(metrics['sampling/sampling_logp_difference/mean']).toBeGreaterThan(1e-4)
+        expect(metrics['sampling/sampling_logp_difference/max']).toBeLessThan(5)
+        expect(ratio('mean')).toBeCloseTo(1, 0)
+        expect(ratio('min')).toBeLessThan(1)
+        expect(ratio('max')).toBeGreaterThan(1)
+        expect(ratio('max')).toBeLessThanOrEqual(2)
+        expect(metrics['questioner/sampling/importance_sampling_ratio/max']).toBe(ratio('max'))
       }
       expect((await program(['audit', out, '--json'])).stdout).toContain('"ok":true')
       const merged = join(dir, `${variant.replace('/', '-')}-merged`)

@@ -79,6 +79,7 @@ describe('the estimate', () => {
     ['few answers < many', total(LORA, { samples: 4 }), total(LORA, { samples: 16 })],
     ['one tile < seventeen', total(LORA, {}), total(LORA, { tiles: 17, imageTokens: 1088 })],
     ['a model alone < a run', total(LORA, {}), total(LORA, { run: true })],
+    ['exact rollouts < rounded ones', total(LORA, {}), total(LORA, { roundedBytes: 2 })],
   ])('%s', (_, less, more) => {
     expect(less).toBeLessThan(more)
   })

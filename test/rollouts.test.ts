@@ -5,8 +5,11 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { modelActor } from '../actors/model-actor.ts'
+import { encodeWeights } from '../actors/weights-codec.ts'
 import { loadConfig, PACKAGE_ROOT } from '../configs/load.ts'
 import type { GrpoConfig } from '../models/losses/grpo-config.ts'
+import { lossMetrics, roleLossMetrics } from '../models/losses/metrics.ts'
 import type { Generated, ImageSource, PolicyGradient } from '../models/model.ts'
 import type { Precision } from '../models/layers/precision.ts'
 import type { LoadOptions, TrainMode } from '../models/vlm/load-options.ts'
@@ -14,6 +17,7 @@ import { openModel } from '../models/vlm/open.ts'
 import type { VlmModel } from '../models/vlm/model.ts'
 import { lossOf } from '../runners/evolve/assemble-options.ts'
 import { decideRollouts } from '../runners/evolve/rollouts.ts'
+import { World } from './support/actors-world.ts'
 
 const TINY = join(PACKAGE_ROOT, 'models', 'tiny')
 const GOLDENS = join(PACKAGE_ROOT, 'test', 'goldens')
@@ -77,6 +81,34 @@ describe('samples from rounded weights', () => {
     await withModel(TINY, { rollouts: 'int8', train }, async (model) => {
       expect(meanSize(await differences(model, await sample(model, 8, true)))).toBeGreaterThan(1e-4)
     })
+  })
+})
+
+describe('a model actor', () => {
+  it('rounds for those who ask for samples to learn from, and for nobody else', async () => {
+    const world = new World({ ackWaitMs: 5_000 })
+    await withModel(TINY, { rollouts: 'q4' }, async (model) => {
+      const bus = world.net.connect('test.1')
+      const ports = world.ports('test', bus)
+      const blob = await bus.putBlob(encodeWeights(model.trainable()))
+      const head = { version: 0, parent: null, adapter: blob, optimizer: blob, epoch: 1, consumed: [] }
+      await bus.moveHead(head, null)
+      await bus.append('version', 'v0', { weights: 0, ...head })
+      const actor = modelActor(world.ports('model', world.net.connect('model.1')), { model, windowMs: 5 })
+      const task = { prompt: 'ask', samples: 4, maxNewTokens: 8, temperature: 1, seed: 3 }
+      const where = { image: await bus.putBlob(await image.read()), minWeights: 0, cohort: null, weights: null }
+      const reply = async (id: string, rollout?: boolean) => {
+        const request = { ...task, ...where, ...(rollout !== undefined && { rollout }) }
+        const options = { signal: AbortSignal.timeout(20_000), again: false }
+        return (await ports.request('model.generate', id, request, options)).message.data.completions
+      }
+      // As the Evaluator, `serve --run` and actors of users ask, and as Questioner and Reasoner do.
+      const [exact, rounded] = [await reply('exact'), await reply('rounded', true)]
+      expect(meanSize(await differences(model, exact))).toBeLessThan(1e-5)
+      expect(meanSize(await differences(model, rounded))).toBeGreaterThan(1e-3)
+      await actor.stop()
+    })
+    await world.stop()
   })
 })
 
@@ -199,6 +231,28 @@ const errors = ({ along, standardError }: Estimate): number => Math.abs(along - 
 
 /** With random weights the rounded model is another one: on average 0.1 nats a token in 8 bits, more than 1 in 4. */
 describe('the gradient from rounded samples', () => {
+  it('comes with figures for each role', async () => {
+    await withModel(TINY, { rollouts: 'q4' }, async (model) => {
+      const [questions, answers] = [await sample(model, 6, true), await sample(model, 4, true)]
+      const group = (samples: Generated['samples'], role: string, count: number) => ({
+        image,
+        prompt: ask.prompt,
+        role,
+        completions: samples.map(({ tokens, logprobs }) => ({ tokens, logprobs, advantage: 1, weight: 1, count })),
+      })
+      const groups = [group(questions, 'questioner', 1), group(answers.slice(2), 'reasoner', 3)]
+      const config = { ...CORRECTED, sampler_cap: 2 }
+      const both = (await model.policyGradient(groups, config)).metrics
+      for (const [i, role] of (['questioner', 'reasoner'] as const).entries()) {
+        const alone = lossMetrics((await model.policyGradient([groups[i]!], config)).metrics, `${role}/`)
+        const figures = Object.entries(roleLossMetrics(both, role))
+        expect(figures.map(([name]) => name)).toContain(`${role}/sampling/importance_sampling_ratio/min`)
+        for (const [name, value] of figures) expect(value, name).toBeCloseTo(alone[name]!, 4)
+      }
+      expect(both['questioner/sampler_difference_max']).not.toBeCloseTo(both['reasoner/sampler_difference_max']!, 4)
+    })
+  })
+
   it('int8: is unbiased with the default correction, and biased without one', async () => {
     const { raw, capped, ratios } = await estimates('int8')
     expect(errors(capped)).toBeLessThan(3)

@@ -51,6 +51,8 @@ export interface GrpoInputs {
   readonly weights: Value
   /** [B] samples that each completion stands for, in the metrics only; 1 each when absent, 0 for a row of padding. */
   readonly counts?: Value
+  /** [K, B] the same for each of K roles, 0 in the rows of others: figures about the sampler are told apart by them. */
+  readonly roles?: Value
 }
 
 export interface GrpoLoss {
@@ -58,6 +60,8 @@ export interface GrpoLoss {
   readonly loss: Value
   /** Scalars that combine over micro-batches (`addMetrics`), turned into TRL's names by `lossMetrics`. */
   readonly metrics: Readonly<Record<string, Value>>
+  /** The same for each role, [K]: those that are told apart. */
+  readonly roleMetrics: Readonly<Record<string, Value>>
 }
 
 /**
@@ -77,6 +81,7 @@ export function grpoLoss(inputs: GrpoInputs, config: FullGrpoConfig): GrpoLoss {
   const logRatio = where(valid, sub(inputs.logps, old), 0)
   const ratio = exp(config.importance_sampling_level === 'token' ? logRatio : sequenceMean(logRatio, mask))
   const metrics: Record<string, Value> = { ...countSums(mask, counts, config) }
+  const roleMetrics: Record<string, Value> = {}
 
   let terms = policyTerms(ratio, advantages, where(valid, inputs.logps, 0), config)
   if (config.off_policy_mask_threshold !== null) {
@@ -87,9 +92,12 @@ export function grpoLoss(inputs: GrpoInputs, config: FullGrpoConfig): GrpoLoss {
     terms = mul(terms, topEntropyMask(inputs.entropies!, mask, config.top_entropy_quantile))
   }
   if (config.sampler_correction !== null) {
-    const sampler = samplerCorrection({ oldLogps: old, samplerLogps: inputs.samplerLogps!, mask, counts }, config)
+    const { samplerLogps, roles } = inputs
+    const given = { oldLogps: old, samplerLogps: samplerLogps!, mask, counts, ...(roles && { roles }) }
+    const sampler = samplerCorrection(given, config)
     terms = mul(terms, sampler.ratio)
     Object.assign(metrics, sampler.metrics)
+    Object.assign(roleMetrics, sampler.roleMetrics)
   }
   if (config.beta !== 0) {
     const kl = klTerms(where(valid, sub(stopGradient(inputs.refLogps!), inputs.logps), 0), ratio, config)
@@ -98,7 +106,7 @@ export function grpoLoss(inputs: GrpoInputs, config: FullGrpoConfig): GrpoLoss {
   }
   if (inputs.entropies) metrics.entropy_sum = reduceSum(mul(where(valid, inputs.entropies, 0), counts))
   Object.assign(metrics, clipSums(ratio, advantages, mask, counts, config))
-  return { loss: reduceSum(mul(mul(terms, mask), column(inputs.weights))), metrics }
+  return { loss: reduceSum(mul(mul(terms, mask), column(inputs.weights))), metrics, roleMetrics }
 }
 
 /** Mean over the tokens that count, [B, T] → [B, 1]; 0 for an empty row. `x` is 0 where the mask is. */

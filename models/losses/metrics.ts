@@ -65,6 +65,13 @@ export function lossMetrics(sums: MetricSums, prefix = ''): Record<string, numbe
   return metrics
 }
 
+/** The same of the sums that are told apart by role (`reasoner/sampler_ratio_sum`), under `reasoner/…`. */
+export function roleLossMetrics(sums: MetricSums, role: string): Record<string, number> {
+  const prefix = `${role}/`
+  const own = Object.entries(sums).filter(([name]) => name.startsWith(prefix))
+  return lossMetrics(Object.fromEntries(own.map(([name, value]) => [name.slice(prefix.length), value])), prefix)
+}
+
 /**
  * TRL's `completions/*` of samples: lengths in tokens (the end token included) and the share that hit the limit.
  * The figures of terminated completions are 0 when none terminated.

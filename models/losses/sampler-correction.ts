@@ -16,6 +16,7 @@ import {
   neg,
   reduceMax,
   reduceSum,
+  reshape,
   stopGradient,
   sub,
   where,
@@ -35,18 +36,24 @@ export interface SamplerInputs {
   readonly mask: Value
   /** float32 [B, 1]: samples that a row stands for. */
   readonly counts: Value
+  /** float32 [K, B]: the same for each of K roles, 0 in the rows of others. */
+  readonly roles?: Value
 }
 
-/**
- * Detached ratio, [B, T] for `token_*` and [B, 1] for `sequence_*`, and the sums behind TRL's `sampling/*` metrics
- * (see `lossMetrics`).
- *
- * @throws RangeError when the config asks for no correction.
- */
+export interface SamplerCorrected {
+  /** Detached, [B, T] for `token_*` and [B, 1] for `sequence_*`. */
+  readonly ratio: Value
+  /** The sums behind TRL's `sampling/*` metrics (see `lossMetrics`), scalars. */
+  readonly metrics: Readonly<Record<string, Value>>
+  /** The same for each role, [K]; empty when no roles are given. */
+  readonly roleMetrics: Readonly<Record<string, Value>>
+}
+
+/** @throws RangeError when the config asks for no correction. */
 export function samplerCorrection(
   inputs: SamplerInputs,
   config: Pick<FullGrpoConfig, 'sampler_correction' | 'sampler_cap' | 'sampler_floor'>,
-): { readonly ratio: Value; readonly metrics: Readonly<Record<string, Value>> } {
+): SamplerCorrected {
   const mode = config.sampler_correction
   if (mode === null) throw new RangeError('samplerCorrection needs a mode: set sampler_correction')
   const valid = greater(inputs.mask, 0)
@@ -57,8 +64,12 @@ export function samplerCorrection(
   const raw = exp(perSequence ? reduceSum(difference, { axes: [1], keepdims: true }) : difference)
   const bound = mode === 'token_truncate' || mode === 'sequence_truncate' ? truncate : drop
   const ratio = bound(raw, config.sampler_floor, config.sampler_cap)
-  const seen = perSequence ? inputs.counts : mul(inputs.mask, inputs.counts)
-  return { ratio, metrics: { ...differenceSums(difference, known, inputs.counts), ...ratioSums(ratio, seen) } }
+  const figures = { difference, known, ratio, weight: perSequence ? null : inputs.mask }
+  return {
+    ratio,
+    metrics: sums(figures, inputs.counts, [0, 1]),
+    roleMetrics: inputs.roles ? sums(byRole(figures), reshape(inputs.roles, [...inputs.roles.dims, 1]), [1, 2]) : {},
+  }
 }
 
 function truncate(ratio: Value, floor: number | null, cap: number | null): Value {
@@ -71,21 +82,34 @@ function drop(ratio: Value, floor: number | null, cap: number | null): Value {
   return cap === null ? above : where(greater(ratio, cap), 0, above)
 }
 
-function differenceSums(difference: Value, known: Value, counts: Value): Record<string, Value> {
-  const size = maximum(difference, neg(difference))
-  return {
-    sampler_difference_sum: reduceSum(mul(size, counts)),
-    sampler_difference_count: reduceSum(mul(cast(known, 'float32'), counts)),
-    sampler_difference_max: reduceMax(size),
-  }
+interface Figures {
+  readonly difference: Value
+  readonly known: Value
+  readonly ratio: Value
+  /** How often a ratio counts for a sample; null = once. */
+  readonly weight: Value | null
 }
 
-function ratioSums(ratio: Value, seen: Value): Record<string, Value> {
+/** With a leading axis for the roles. */
+function byRole({ difference, known, ratio, weight }: Figures): Figures {
+  const lead = (x: Value) => reshape(x, [1, ...x.dims])
+  return { difference: lead(difference), known: lead(known), ratio: lead(ratio), weight: weight && lead(weight) }
+}
+
+/** Over some axes; `counts` are the samples that each row stands for. */
+function sums({ difference, known, ratio, weight }: Figures, counts: Value, axes: number[]): Record<string, Value> {
+  const size = maximum(difference, neg(difference))
+  const seen = weight ? mul(weight, counts) : counts
   const present = greater(seen, 0)
+  const total = (x: Value) => reduceSum(x, { axes })
+  const most = (x: Value) => reduceMax(x, { axes })
   return {
-    sampler_ratio_sum: reduceSum(mul(ratio, seen)),
-    sampler_ratio_count: reduceSum(seen),
-    sampler_ratio_min: neg(reduceMax(where(present, neg(ratio), -LARGEST))),
-    sampler_ratio_max: reduceMax(where(present, ratio, 0)),
+    sampler_difference_sum: total(mul(size, counts)),
+    sampler_difference_count: total(mul(cast(known, 'float32'), counts)),
+    sampler_difference_max: most(where(greater(counts, 0), size, 0)),
+    sampler_ratio_sum: total(mul(ratio, seen)),
+    sampler_ratio_count: total(seen),
+    sampler_ratio_min: neg(most(where(present, neg(ratio), -LARGEST))),
+    sampler_ratio_max: most(where(present, ratio, 0)),
   }
 }

@@ -58,6 +58,8 @@ export interface Workload {
   readonly reference: boolean
   /** The Optimizer and the coders of a run are in this process too. */
   readonly run: boolean
+  /** Bytes of a text weight in a second, rounded copy that rollouts come from; none if left out. */
+  readonly roundedBytes?: number
 }
 
 /** Bytes. */
@@ -106,7 +108,7 @@ const trainedOf = ({ vision, text, embedding, head, adapter }: WeightCounts): nu
   vision.trained + text.trained + embedding.trained + head.trained + adapter
 
 /** Once as they were read; frozen ones again in every session that uses them; trained ones in both threads. */
-function weightBytes(counts: WeightCounts, { parts, reference }: Workload): number {
+function weightBytes(counts: WeightCounts, { parts, reference, roundedBytes = 0 }: Workload): number {
   const { vision, text, embedding, head, tied } = counts
   const all = [vision, text, embedding, head].reduce((n, part) => n + part.frozen + part.trained, 0)
   const headFrozen = tied ? embedding.frozen : head.frozen
@@ -115,7 +117,7 @@ function weightBytes(counts: WeightCounts, { parts, reference }: Workload): numb
   const scoring = (parts > 0 ? 1 : 0) + (parts > 0 && reference ? 1 : 0)
   const sessions =
     SESSION_COPIES * vision.frozen + (1 + scoring) * (body + (tied ? 0 : headFrozen)) + (tied ? headFrozen : 0)
-  return FLOAT * (all + sessions + trainedOf(counts))
+  return FLOAT * (all + sessions + trainedOf(counts)) + roundedBytes * (text.frozen + headFrozen)
 }
 
 /** Gradients of the parts and their sum, AdamW's moments old and new; of a run also versions and what travels. */

@@ -138,7 +138,7 @@ export class VlmModel implements Model {
       const tree = packTrees(roots, this.#architecture.imageTokenId)
       const ref = config.beta === 0 ? null : (await this.network.score(tree, image, this.#base)).logprobs
       const rows: PolicyRow[] = batch
-        .flatMap((g) => g.entries.flatMap(({ item }) => item.completions))
+        .flatMap((g) => g.entries.flatMap(({ item }) => item.completions.map((c) => ({ ...c, ...roleOf(item) }))))
         .map((c, i) => ({ ...c, count: c.count ?? 1, ...(ref && { refLogprobs: ref[i]! }) }))
       const result = await this.network.policyGradient(tree, image, rows, config)
       parts.push({ ...result, tokens: tree.tokens })
@@ -292,6 +292,8 @@ export class VlmModel implements Model {
     return stackRows(images.map(({ key }) => found.get(key)!))
   }
 }
+
+const roleOf = ({ role }: PolicyGroup): { role?: string } => (role === undefined ? {} : { role })
 
 /** Spaces at the end may be cut off, and the beginning of a character has no text yet. */
 const settledText = (text: string): string => text.trimStart().replace(/[\s\uFFFD]+$/, '')

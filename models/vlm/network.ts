@@ -39,6 +39,8 @@ export interface PolicyRow {
   readonly count: number
   /** Sampler's logprobs, one per token; null = the policy itself sampled it. */
   readonly logprobs: readonly number[] | null
+  /** As in a `PolicyGroup`. */
+  readonly role?: string
   /** Base model's logprobs when the loss has a KL term. */
   readonly refLogprobs?: readonly number[]
 }
@@ -180,13 +182,9 @@ export class Network {
     const session = await this.#session('train', `policy ${sourceKey(image)} ${JSON.stringify(config)}`, () =>
       policyGraph(this.context, sourceOf(image), chunks, config),
     )
-    const feeds = {
-      ...(await this.#feeds()),
-      ...treeFeeds(tree, chunks),
-      ...imageFeeds(image),
-      ...policyFeeds(tree, rows),
-    }
-    return updateResult(await session.run(feeds))
+    const roles = rolesOf(rows)
+    const feeds = { ...treeFeeds(tree, chunks), ...imageFeeds(image), ...policyFeeds(tree, rows, roles) }
+    return updateResult(await session.run({ ...(await this.#feeds()), ...feeds }), roles)
   }
 
   /** Gradient of weighted cross-entropy: −Σ weight · logprob over predicted tokens; weights in the order of the tree. */
@@ -239,7 +237,7 @@ function policyGraph(context: GraphContext, source: FeatureSource, chunks: numbe
   const cells = graph.input('cells', 'int32', ['R', 'T'])
   const sampler = dense('samplerLogps')
   const own = gather(logps, cells)
-  const { loss, metrics } = grpoLoss(
+  const { loss, metrics, roleMetrics } = grpoLoss(
     {
       logps: own,
       entropies: gather(entropies, cells),
@@ -253,11 +251,14 @@ function policyGraph(context: GraphContext, source: FeatureSource, chunks: numbe
       advantages: perRow('advantages'),
       weights: perRow('weights'),
       counts: perRow('counts'),
+      roles: graph.input('roles', 'float32', ['K', 'R']),
     },
     config,
   )
-  const named = Object.fromEntries(Object.entries(metrics).map(([name, v]) => [`metric:${name}`, v]))
-  return { graph, outputs: { loss, ...named, ...withGradients(context.holdings, params, loss) } }
+  const named = (kind: string, values: typeof metrics) =>
+    Object.fromEntries(Object.entries(values).map(([name, v]) => [`${kind}:${name}`, v]))
+  const figures = { ...named('metric', metrics), ...named('role', roleMetrics) }
+  return { graph, outputs: { loss, ...figures, ...withGradients(context.holdings, params, loss) } }
 }
 
 const chunkLength = (tree: PackedTree, chunks: number): number =>
@@ -281,7 +282,13 @@ function treeFeeds(tree: PackedTree, chunks: number): TensorMap {
   }
 }
 
-function policyFeeds(tree: PackedTree, rows: readonly PolicyRow[]): TensorMap {
+/** Names of the roles in rows; one without a name where there is none, since not every device takes empty tensors. */
+function rolesOf(rows: readonly PolicyRow[]): readonly string[] {
+  const names = [...new Set(rows.flatMap(({ role }) => role ?? []))].toSorted()
+  return names.length > 0 ? names : ['']
+}
+
+function policyFeeds(tree: PackedTree, rows: readonly PolicyRow[], roles: readonly string[]): TensorMap {
   if (rows.length !== tree.spans.length)
     throw new RangeError(`${rows.length} policy rows for ${tree.spans.length} completions`)
   const count = rows.length
@@ -308,6 +315,10 @@ function policyFeeds(tree: PackedTree, rows: readonly PolicyRow[]): TensorMap {
     advantages: column((r) => r.advantage),
     weights: column((r) => r.weight),
     counts: column((r) => r.count),
+    roles: f32(
+      roles.flatMap((role) => rows.map((r) => (r.role === role ? r.count : 0))),
+      [roles.length, count],
+    ),
   }
 }
 
@@ -320,12 +331,16 @@ function imageFeeds(image: ImageInput): TensorMap {
   return image.kind === 'none' ? {} : image.input.feeds
 }
 
-function updateResult(outputs: TensorMap): UpdateResult {
+function updateResult(outputs: TensorMap, roles: readonly string[] = []): UpdateResult {
   const gradients: Record<string, HostTensor<'float32'>> = {}
   const metrics: Record<string, number> = {}
   for (const [name, tensor] of Object.entries(outputs)) {
     if (name.startsWith('grad:')) gradients[name.slice(5)] = f32(tensor.data as Float32Array, tensor.dims)
     else if (name.startsWith('metric:')) metrics[name.slice(7)] = tensor.data[0] as number
+    else if (name.startsWith('role:'))
+      roles.forEach((role, k) => {
+        if (role !== '') metrics[`${role}/${name.slice(5)}`] = tensor.data[k] as number
+      })
   }
   return { gradients, metrics, loss: outputs.loss!.data[0] as number }
 }

@@ -1,4 +1,6 @@
 /** The measurements of `visplay bench`, one row each. */
+import type { Precision } from '../../models/layers/precision.ts'
+import { lossMetrics } from '../../models/losses/metrics.ts'
 import type { Model } from '../../models/model.ts'
 import { initAdamW, stepAdamW } from '../../models/optim/adamw.ts'
 import { clipScale, globalNorm } from '../../models/optim/clip.ts'
@@ -31,6 +33,8 @@ export interface Subject {
 
 export interface BenchOptions {
   readonly threads: number
+  /** Precision of rollouts where the text model is frozen; an update then corrects for it. */
+  readonly rollouts: Precision
   /** Runs of which the median counts, after one that warms up. */
   readonly repeats: number
   readonly signal: AbortSignal
@@ -47,6 +51,8 @@ const LOSS: GrpoConfig = {
   beta: 0,
   sampler_cap: null,
 }
+/** Of samples from rounded weights. */
+const CORRECTED: GrpoConfig = { ...LOSS, sampler_cap: 2 }
 const ADAMW = { lr: 1e-5, betas: [0.9, 0.95], eps: 1e-8, weightDecay: 0 } as const
 /** TRL's example configuration: every linear layer of the text model. */
 const LORA = { kind: 'lora', r: 16, alpha: 32, seed: 0 } as const
@@ -77,8 +83,10 @@ export async function* benchSubject(
   options: BenchOptions,
 ): AsyncGenerator<BenchRow> {
   const train: TrainMode = subject.train === 'full' ? { kind: 'full' } : { ...LORA, targets: LORA_TARGETS }
-  const loaded = await timed(() => loadModel(subject.dir, { train, threads: options.threads }))
-  const bench = await SubjectBench.open(subject, loaded.value, gflopsPerCore, options)
+  // Weights that change cannot be rounded once.
+  const rollouts = subject.train === 'full' ? 'fp32' : options.rollouts
+  const loaded = await timed(() => loadModel(subject.dir, { train, threads: options.threads, rollouts }))
+  const bench = await SubjectBench.open(subject, loaded.value, gflopsPerCore, { ...options, rollouts })
   try {
     yield* bench.rows(loaded.seconds)
   } finally {
@@ -94,6 +102,8 @@ interface Step {
   readonly optimizerSeconds: number
   readonly rolloutCoreSeconds: number
   readonly updateCoreSeconds: number
+  /** TRL's names: how far the sampler was from the policy. */
+  readonly metrics: Readonly<Record<string, number>>
 }
 
 class SubjectBench {
@@ -179,7 +189,7 @@ class SubjectBench {
   }
 
   #stepRow(tree: boolean, steps: readonly Step[], peakMb: number): BenchRow {
-    const of = (key: Exclude<keyof Step, 'rollouts' | 'trainedTokens'>) => median(steps.map((s) => s[key]))
+    const of = (key: Exclude<keyof Step, 'rollouts' | 'trainedTokens' | 'metrics'>) => median(steps.map((s) => s[key]))
     const last = steps.at(-1)!
     const full = this.subject.train === 'full'
     const work = {
@@ -204,6 +214,7 @@ class SubjectBench {
       updateTokensPerSecond: digits(last.trainedTokens / of('updateSeconds')),
       updateRowTokensPerSecond: digits(rows / of('updateSeconds')),
       gemmShare: this.#share(work, full ? FULL_UPDATE : LORA_UPDATE, of('updateCoreSeconds')),
+      ...mismatch(last.metrics),
       peakMb,
     })
   }
@@ -212,7 +223,8 @@ class SubjectBench {
     const sampled = await timed(() => this.#rollout(pictures, { tree }))
     const rollouts = sampled.value
     const groups = policyGroups(rollouts, this.#seed)
-    const updated = await timed(() => this.model.policyGradient(groups, LOSS))
+    const loss = this.options.rollouts === 'fp32' ? LOSS : CORRECTED
+    const updated = await timed(() => this.model.policyGradient(groups, loss))
     const gradient = updated.value
     const { seconds: optimizerSeconds } = await timed(async () => {
       const gradientScale = clipScale(globalNorm(gradient.gradients), 1)
@@ -228,6 +240,7 @@ class SubjectBench {
       optimizerSeconds,
       rolloutCoreSeconds: sampled.coreSeconds,
       updateCoreSeconds: updated.coreSeconds,
+      metrics: lossMetrics(gradient.metrics),
     }
   }
 
@@ -257,9 +270,19 @@ class SubjectBench {
 
   #row(row: string, values: BenchRow): BenchRow {
     const { name, workloadName, train } = this.subject
-    return { row, model: name, pixels: this.#pixels, train, workload: workloadName, ...values }
+    const { rollouts } = this.options
+    return { row, model: name, pixels: this.#pixels, train, rollouts, workload: workloadName, ...values }
   }
 }
+
+/** In nats, of the tokens of a step. */
+const mismatch = (metrics: Step['metrics']): BenchRow =>
+  Object.fromEntries(
+    (['mean', 'max'] as const).flatMap((of) => {
+      const value = metrics[`sampling/sampling_logp_difference/${of}`]
+      return value === undefined ? [] : [[`logprobDifference/${of}`, digits(value)]]
+    }),
+  )
 
 const total = (step: Step): number => step.rolloutSeconds + step.updateSeconds + step.optimizerSeconds
 

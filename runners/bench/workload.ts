@@ -70,7 +70,8 @@ function requestsOf(
   { samples, tokens, temperature }: Sampling,
   { tree, seed, key, most = Infinity }: { tree: boolean; seed: number; key: string; most: number | undefined },
 ): GenerateRequest[] {
-  const request = { key, image, prompt, samples, maxNewTokens: Math.min(tokens, most), temperature, seed }
+  const maxNewTokens = Math.min(tokens, most)
+  const request = { key, image, prompt, samples, maxNewTokens, temperature, seed, rollout: true }
   if (tree) return [request]
   return Array.from({ length: samples }, (_, g) => ({
     ...request,

@@ -2,6 +2,7 @@
 import { type Command, Option } from 'commander'
 import { ARCHITECTURES, type Architecture } from '../bench/architectures.ts'
 import type { BenchRow } from '../bench/bench.ts'
+import { type Precision, PRECISIONS } from '../../models/layers/precision.ts'
 import { BUS_PARTS, type BusPart } from '../bench/bus/parts.ts'
 import { interruptible } from './interrupt.ts'
 import { modelDir } from './model-dir.ts'
@@ -15,6 +16,7 @@ interface Options extends CommonOptions {
   readonly arch?: Architecture
   readonly quick?: true
   readonly threads: number
+  readonly rollouts: Precision
   /** True without parts: all. */
   readonly bus?: true | readonly BusPart[]
   readonly actors: number
@@ -35,6 +37,7 @@ export function command(): Command {
   return newCommand('bench', about, [
     ['', 'the tiny model and SmolVLM-256M, at 256 and 512 pixels'],
     ['--arch tiny --quick --json', 'one row per measurement'],
+    ['--arch smolvlm-256m --rollouts int8', 'samples from weights of 8 bits'],
     ['--model ./SmolVLM-256M-Instruct', 'a checkpoint'],
     ['--bus', 'the bus, all parts, about ten minutes'],
     ['--bus scale broadcast --actors 16 --json', 'some parts'],
@@ -43,12 +46,17 @@ export function command(): Command {
     .addOption(new Option('--arch <name>', 'only this architecture').choices(ARCHITECTURES))
     .option('--quick', 'fewer repetitions and only the small picture')
     .option('--threads <n>', 'CPU threads; 0 = the cores of the machine', integer(0), 0)
+    .addOption(
+      new Option('--rollouts <precision>', 'precision of the frozen weights that samples come from')
+        .choices(PRECISIONS)
+        .default('fp32'),
+    )
     .addOption(new Option('--bus [parts...]', 'the bus instead of models: all, or some parts').choices(BUS_PARTS))
     .option('--actors <n>', 'with --bus: simulated model actors; a sweep goes on to four times as many', integer(1), 64)
     .action(run)
 }
 
-async function run({ model, arch, quick, threads, json, bus, actors }: Options): Promise<void> {
+async function run({ model, arch, quick, threads, rollouts, json, bus, actors }: Options): Promise<void> {
   if (model !== undefined && arch !== undefined) throw new UsageError('give either --model or --arch, not both')
   const output = createOutput(json === true)
   if (bus !== undefined) {
@@ -63,7 +71,7 @@ async function run({ model, arch, quick, threads, json, bus, actors }: Options):
   ])
   const dir = model === undefined ? undefined : (await modelDir(model)).dir
   await interruptible(async (signal) => {
-    const options = { threads, repeats: quick ? 1 : 3, signal, onNote: output.note }
+    const options = { threads, rollouts, repeats: quick ? 1 : 3, signal, onNote: output.note }
     const start = performance.now()
     const gemm = await benchGemm(options)
     print(output, gemm)

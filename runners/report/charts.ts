@@ -78,6 +78,15 @@ const PLANS: readonly Plan[] = [
     series: [['grad_norm', 'norm', 'third']],
   },
   {
+    title: 'Sampler and policy',
+    about: 'Mean difference of their logprobs of a token in nats, where samples come from rounded weights.',
+    format: 'number',
+    series: [
+      ['questioner/sampling/sampling_logp_difference/mean', 'Questioner', 'questioner'],
+      ['reasoner/sampling/sampling_logp_difference/mean', 'Reasoner', 'reasoner'],
+    ],
+  },
+  {
     title: 'Lag',
     about: 'Versions between the weights that sampled and the weights that were trained.',
     format: 'number',
