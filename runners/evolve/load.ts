@@ -15,9 +15,9 @@ import { trainMode } from './train-mode.ts'
 /** Throws MemoryError, before anything is allocated, when the model does not fit; else as `loadModel`. */
 export async function loadRunModel(config: Config): Promise<Model> {
   await checkRunFits(config)
-  const { model, seed } = config
-  const { dir, device, threads } = model
-  return loadModel(dir, { device, threads, train: trainMode(model, seed) })
+  const { model, seed, train } = config
+  const { dir, device, threads, memory } = model
+  return loadModel(dir, { device, threads, memory, recompute: train.recompute, train: trainMode(model, seed) })
 }
 
 const WEIGHTS = /\.safetensors$|\.safetensors\.index\.json$|\.bin$|\.pth?$/

@@ -1,8 +1,8 @@
 /** LLaVA 1.5: one square a picture through CLIP, a projector, a Llama model. */
 import { textWeights } from '../../layers/weights.ts'
 import type { Family, Vision } from '../family.ts'
-import { joinTiles, tileInput, tilePasses } from '../tiles.ts'
-import { clipWeights, imageFeatures } from './clip.ts'
+import { joinTiles, tileInput, tilePasses, tileSizes } from '../tiles.ts'
+import { clipWeights, imageFeatures, patchesOf } from './clip.ts'
 import { type LlavaConfig, loadLlavaConfig } from './config.ts'
 import { canonicalName, visionWeights } from './names.ts'
 import { loadLlavaProcessor } from './processor.ts'
@@ -23,7 +23,13 @@ export const llava: Family = {
       visionWeights,
       vision: llavaVision(config),
     }
-    return { architecture, processor: await loadLlavaProcessor(dir, config) }
+    const patches = patchesOf(config.vision)
+    return {
+      architecture,
+      processor: await loadLlavaProcessor(dir, config),
+      visionSizes: config.vision,
+      pictureSizes: () => ({ ...tileSizes(config.vision.image, patches, 1), features: patches }),
+    }
   },
 }
 
