@@ -73,11 +73,17 @@ const total = (counts: WeightCounts, work: Partial<Workload>, holdings = holding
   totalBytes(estimateMemory(counts, SIZES, { ...BENCH, ...work }, LIMITS, holdings))
 
 describe('the estimate', () => {
-  it('is what was measured, within 30 %', () => {
-    // Peak of the resident memory of `visplay bench --arch smolvlm-256m --quick` on Linux, in MiB.
-    const measured = 5526
-    expect(total(LORA, {}) / MIB / measured).toBeGreaterThan(0.7)
-    expect(total(LORA, {}) / MIB / measured).toBeLessThan(1.3)
+  // Peaks of the resident memory of two steps at SmolVLM-256M's dimensions on Linux, in MiB, with trees of 603 tokens;
+  // pages that two sessions map counted once.
+  it.each([
+    ['fast', false, 3458],
+    ['fast', true, 2603],
+    ['lean', false, 3272],
+    ['lean', true, 2026],
+  ] as const)('is what was measured within 15 %: %s, recompute %s', (use, recompute, measured) => {
+    const estimated = total(LORA, { promptTokens: 75 }, holdingsFor(PARAMETERS, use, recompute)) / MIB
+    expect(estimated / measured).toBeGreaterThan(0.85)
+    expect(estimated / measured).toBeLessThan(1.15)
   })
 
   it.each<[what: string, less: number, more: number]>([
@@ -162,10 +168,10 @@ describe('the refusal', () => {
   })
 
   it('is near the measured peak of the default run', async () => {
-    // Peak of `visplay evolve --steps 6` with the tiny model on Linux: 939 MB.
+    // Peak of `visplay evolve --steps 6` with the tiny model on Linux: 993 MB, with shorter answers than it might give.
     const { estimate: tiny } = await planRun(loadConfig())
-    expect(totalBytes(tiny) / 939e6, describeEstimate(tiny)).toBeGreaterThan(0.7)
-    expect(totalBytes(tiny) / 939e6, describeEstimate(tiny)).toBeLessThan(1.3)
+    expect(totalBytes(tiny) / 993e6, describeEstimate(tiny)).toBeGreaterThan(0.85)
+    expect(totalBytes(tiny) / 993e6, describeEstimate(tiny)).toBeLessThan(1.3)
   })
 })
 

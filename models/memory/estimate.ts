@@ -96,7 +96,9 @@ export interface Limits {
 
 const FLOAT = 4
 /** Node, its modules, onnxruntime, sharp; and what the collector of garbage has not yet taken back. */
-const PROCESS_BYTES = 220 * 2 ** 20
+const PROCESS_BYTES = 280 * 2 ** 20
+/** What an arena takes beside what is asked of it. */
+const ARENA = 1.15
 const RUN_BYTES = 130 * 2 ** 20
 
 export function estimateMemory(
@@ -110,12 +112,12 @@ export function estimateMemory(
   const activations =
     trainBytes(counts, sizes, work, limits, holdings) +
     visionBytes(sizes, work) +
-    generateBytes(sizes, work) +
+    generateBytes(sizes, work, limits) +
     widenedBytes(counts, sizes, work, holdings)
   return {
     weights: weightBytes(counts, work, holdings),
     optimizer: optimizerBytes(counts, work),
-    activations,
+    activations: ARENA * activations,
     caches: cacheBytes(sizes, work, limits),
     process: PROCESS_BYTES + (work.run ? RUN_BYTES : 0),
   }
@@ -219,9 +221,9 @@ function visionBytes({ vision }: LayerSizes, { picture }: Workload): number {
 }
 
 /** A layer over the prefixes and prompts of a batch, and the probabilities of the next tokens. */
-function generateBytes({ text }: LayerSizes, work: Workload): number {
+function generateBytes({ text }: LayerSizes, work: Workload, limits: Limits): number {
   const prompt = work.picture.features + work.prompts * work.promptTokens
-  const rows = work.images * prompt
+  const rows = Math.max(prompt, Math.min(limits.generateTokens / treeTokens(work), work.images) * prompt)
   const layer = rows * (6 * text.hiddenSize + 3 * text.intermediate + 2 * text.heads * prompt)
   const sampled = 5 * Math.min(work.images * work.prompts * work.samples, 256) * text.vocab
   return FLOAT * (layer + sampled)
