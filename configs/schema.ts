@@ -36,6 +36,11 @@ const modelSchema = z.strictObject({
     .default('auto')
     .describe('Where to compute; "auto" is the CPU, the only device that every test runs on'),
   threads: z.number().int().min(0).default(0).describe('CPU threads of one session; 0 = the cores of the machine'),
+  memory: z
+    .enum(['auto', 'fast', 'lean'])
+    .default('auto')
+    .describe('Frozen weights: float32 copies (fast), or 16-bit pages of the files (lean); auto chooses by size'),
+  checkMemory: z.boolean().default(true).describe('Refuse a model that does not fit the free memory'),
   train: z
     .enum(['full', 'vision', 'lora'])
     .default('lora')
@@ -164,6 +169,10 @@ const optimizerSchema = z.strictObject({
 })
 
 const trainSchema = z.strictObject({
+  recompute: z
+    .union([z.literal('auto'), z.boolean()])
+    .default('auto')
+    .describe('Compute activations again in the backward pass (gradient checkpointing): less memory, a third slower'),
   microBatchImages: count().default(16).describe('Images of one gradient task; micro-batches are summed in order'),
   maxLag: z
     .number()

@@ -13,7 +13,11 @@ import {
   type Workload,
 } from '../models/memory/estimate.ts'
 import { checkFits, describe as describeEstimate, MemoryError } from '../models/memory/refusal.ts'
+import { familyOf } from '../models/vlm/registry.ts'
+import { familyVariants, goldens } from './support/goldens.ts'
 import { loadRunModel } from '../runners/evolve/load.ts'
+import { holdingsFor } from '../models/vlm/weight-holding.ts'
+import { tileSizes } from '../models/vlm/tiles.ts'
 import { checkModelFits, checkRunFits, planRun } from '../runners/memory/plan.ts'
 
 const MIB = 2 ** 20
@@ -27,7 +31,7 @@ const LIMITS: Limits = {
 /** SmolVLM-256M: sizes of its config.json, weights by part. */
 const SIZES: LayerSizes = {
   text: { layers: 30, hiddenSize: 576, intermediate: 1536, heads: 9, kvHeads: 3, headDim: 64, vocab: 49_280 },
-  vision: { layers: 12, hidden: 768, intermediate: 3072, heads: 12, patch: 16 },
+  vision: { layers: 12, hidden: 768, intermediate: 3072, heads: 12 },
 }
 const frozen = (n: number) => ({ frozen: n, trained: 0 })
 const LORA: WeightCounts = {
@@ -37,6 +41,7 @@ const LORA: WeightCounts = {
   head: frozen(28_385_280),
   tied: false,
   adapter: 4_884_480,
+  storedBytes: 2,
 }
 const FULL: WeightCounts = {
   vision: { frozen: 0, trained: 93_519_360 },
@@ -45,12 +50,12 @@ const FULL: WeightCounts = {
   head: { frozen: 0, trained: 28_385_280 },
   tied: false,
   adapter: 0,
+  storedBytes: 2,
 }
+const tiles = (n: number) => ({ ...tileSizes(256, 256, n), features: 16 * n })
 /** What `visplay bench --arch smolvlm-256m --quick` does. */
 const BENCH: Workload = {
-  tiles: 1,
-  tile: 256,
-  imageTokens: 16,
+  picture: tiles(1),
   pictures: 8,
   images: 4,
   prompts: 1,
@@ -61,15 +66,24 @@ const BENCH: Workload = {
   reference: false,
   run: false,
 }
-const total = (counts: WeightCounts, work: Partial<Workload>) =>
-  totalBytes(estimateMemory(counts, SIZES, { ...BENCH, ...work }, LIMITS))
+const PARAMETERS = 256_493_376
+const LEAN = holdingsFor(PARAMETERS, 'lean')
+const AGAIN = holdingsFor(PARAMETERS, 'fast', true)
+const total = (counts: WeightCounts, work: Partial<Workload>, holdings = holdingsFor(PARAMETERS)) =>
+  totalBytes(estimateMemory(counts, SIZES, { ...BENCH, ...work }, LIMITS, holdings))
 
 describe('the estimate', () => {
-  it('is what was measured, within 30 %', () => {
-    // Peak of the resident memory of `visplay bench --arch smolvlm-256m --quick` on Linux, in MiB.
-    const measured = 5526
-    expect(total(LORA, {}) / MIB / measured).toBeGreaterThan(0.7)
-    expect(total(LORA, {}) / MIB / measured).toBeLessThan(1.3)
+  // Peaks of the resident memory of two steps at SmolVLM-256M's dimensions on Linux, in MiB, with trees of 603 tokens;
+  // pages that two sessions map counted once.
+  it.each([
+    ['fast', false, 3458],
+    ['fast', true, 2603],
+    ['lean', false, 3272],
+    ['lean', true, 2026],
+  ] as const)('is what was measured within 15 %: %s, recompute %s', (use, recompute, measured) => {
+    const estimated = total(LORA, { promptTokens: 75 }, holdingsFor(PARAMETERS, use, recompute)) / MIB
+    expect(estimated / measured).toBeGreaterThan(0.85)
+    expect(estimated / measured).toBeLessThan(1.15)
   })
 
   it.each<[what: string, less: number, more: number]>([
@@ -77,7 +91,9 @@ describe('the estimate', () => {
     ['a LoRA adapter < all weights', total(LORA, {}), total(FULL, {})],
     ['no reference < a reference', total(LORA, {}), total(LORA, { reference: true })],
     ['few answers < many', total(LORA, { samples: 4 }), total(LORA, { samples: 16 })],
-    ['one tile < seventeen', total(LORA, {}), total(LORA, { tiles: 17, imageTokens: 1088 })],
+    ['one tile < seventeen', total(LORA, {}), total(LORA, { picture: tiles(17) })],
+    ['lean < fast', total(LORA, {}, LEAN), total(LORA, {})],
+    ['computed again < kept', total(LORA, {}, AGAIN), total(LORA, {})],
     ['a model alone < a run', total(LORA, {}), total(LORA, { run: true })],
     ['exact rollouts < rounded ones', total(LORA, {}), total(LORA, { roundedBytes: 2 })],
   ])('%s', (_, less, more) => {
@@ -85,12 +101,39 @@ describe('the estimate', () => {
   })
 
   it('counts weights, sessions and moments', () => {
-    const { weights, optimizer } = estimateMemory(LORA, SIZES, { ...BENCH, parts: 0 }, LIMITS)
     const { vision, text, embedding, head, adapter } = LORA
-    const read = vision.frozen + text.frozen + embedding.frozen + head.frozen
-    const held = 2 * (vision.frozen + text.frozen) + embedding.frozen + head.frozen
-    expect(weights).toBe(4 * (read + held + adapter))
-    expect(optimizer).toBe(0)
+    const estimate = (parts: number, use: 'fast' | 'lean', counts = LORA) =>
+      estimateMemory(counts, SIZES, { ...BENCH, parts }, LIMITS, holdingsFor(PARAMETERS, use))
+    const body = text.frozen + head.frozen
+    expect(estimate(0, 'fast').optimizer).toBe(0)
+    expect(estimate(0, 'fast').weights).toBe(4 * (vision.frozen + body) + 2 * embedding.frozen + 8 * adapter)
+    expect(estimate(1, 'fast').weights - estimate(0, 'fast').weights).toBe(4 * body)
+    expect(estimate(1, 'lean').weights).toBe(2 * (vision.frozen + body + embedding.frozen) + 8 * adapter)
+    const float32 = { ...LORA, storedBytes: 4 }
+    expect(estimate(1, 'lean', float32).weights).toBe(4 * (vision.frozen + body + embedding.frozen) + 8 * adapter)
+  })
+
+  it('is known for every family', async () => {
+    for (const variant of familyVariants) {
+      const dir = join(goldens, variant, 'checkpoint')
+      const { estimate } = await planRun(loadConfig({ preset: null, sets: [`model.dir=${dir}`] }))
+      for (const [part, bytes] of Object.entries(estimate)) expect(bytes, `${variant}: ${part}`).toBeGreaterThan(0)
+      await expect(checkModelFits(dir, 2 ** 26)).rejects.toThrow(/--no-check-memory tries it all the same/)
+    }
+  })
+
+  it('has the sizes that the processor of each family makes of a picture', async () => {
+    for (const variant of familyVariants) {
+      const dir = join(goldens, variant, 'checkpoint')
+      const { processor, pictureSizes } = await (await familyOf(dir)).open(dir)
+      const image = { width: 70, height: 50, data: new Uint8Array(3 * 70 * 50) }
+      const { layout, inputs } = processor.preparePicture(image)
+      const { features, values } = pictureSizes(image)
+      expect({ features, values }, variant).toEqual({
+        features: layout.features,
+        values: inputs['pixels']!.data.length,
+      })
+    }
   })
 })
 
@@ -102,14 +145,16 @@ describe('the refusal', () => {
       { set: 'groups.answers=4', estimate: { ...estimate, activations: 2e9 } },
       { set: 'model.train=lora', estimate: { ...estimate, optimizer: 0.1e9 } },
     ]
-    const attempt = (free: number) => () => checkFits('/models/x', estimate, free, others)
+    const attempt = (free: number) => () => checkFits('/models/x', estimate, free, others, '--force')
     expect(attempt(14.3e9)).not.toThrow()
     expect(attempt(9.8e9)).toThrow(MemoryError)
     expect(attempt(9.8e9)).toThrow(
       '/models/x needs 14.2 GB (weights 6.10, optimizer 4.00, activations 3.20, caches 0.60, process 0.30), 9.80 GB ' +
-        'are free: use --set model.train=lora (−3.90 GB), --set groups.answers=4 (−1.20 GB), or a smaller model',
+        'are free: use --set model.train=lora (−3.90 GB), --set groups.answers=4 (−1.20 GB), or a smaller model; --force tries it all the same',
     )
-    expect(() => checkFits('/models/x', estimate, 1e9, [])).toThrow('use a smaller model or a machine with more memory')
+    expect(() => checkFits('/models/x', estimate, 1e9, [], '--force')).toThrow(
+      'use a smaller model or a machine with more memory; --force tries it all the same',
+    )
   })
 
   it('comes before the model of a run is loaded', async () => {
@@ -117,15 +162,17 @@ describe('the refusal', () => {
     await expect(loadRunModel(config)).rejects.toThrow(MemoryError)
     await expect(checkRunFits(loadConfig(), 2 ** 26)).rejects.toThrow(/models.tiny needs .* 0.07 GB are free: use/)
     await expect(checkRunFits(loadConfig(), 2 ** 40)).resolves.toBeUndefined()
+    const overruled = loadConfig({ sets: ['model.checkMemory=false'] })
+    await expect(checkRunFits(overruled, 2 ** 26)).resolves.toBeUndefined()
     await expect(checkModelFits(config.model.dir, 2 ** 26)).rejects.toThrow(/a machine with more memory/)
     await expect(checkModelFits(config.model.dir, 2 ** 30)).resolves.toBeUndefined()
   })
 
   it('is near the measured peak of the default run', async () => {
-    // Peak of `visplay evolve --steps 6` with the tiny model on Linux: 939 MB.
-    const { estimate: tiny } = (await planRun(loadConfig()))!
-    expect(totalBytes(tiny) / 939e6, describeEstimate(tiny)).toBeGreaterThan(0.7)
-    expect(totalBytes(tiny) / 939e6, describeEstimate(tiny)).toBeLessThan(1.3)
+    // Peak of `visplay evolve --steps 6` with the tiny model on Linux: 993 MB, with shorter answers than it might give.
+    const { estimate: tiny } = await planRun(loadConfig())
+    expect(totalBytes(tiny) / 993e6, describeEstimate(tiny)).toBeGreaterThan(0.85)
+    expect(totalBytes(tiny) / 993e6, describeEstimate(tiny)).toBeLessThan(1.3)
   })
 })
 

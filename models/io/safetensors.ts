@@ -7,6 +7,7 @@ import { writeFileAtomically } from './atomic-file.ts'
 import { CheckpointError, printable } from './checkpoint-error.ts'
 import { bf16ToF32, f16ToF32 } from './float16.ts'
 import { isMissing, readJsonIfPresent, reasonOf } from './json-file.ts'
+import { fill, readBytesAt } from './read-range.ts'
 import { openRegularFile } from './regular-file.ts'
 import { assertFiniteBits, notFinite } from './finite.ts'
 import type { StoredTensor } from './stored-tensor.ts'
@@ -43,8 +44,6 @@ export interface Checkpoint {
 const singleFile = 'model.safetensors'
 const indexFile = 'model.safetensors.index.json'
 const indexSchema = z.object({ weight_map: z.record(z.string(), z.string()) })
-/** Largest single read: Node refuses 2 GiB and more. */
-const readBytes = 2 ** 30
 /** What is checked at a time. */
 const PIECE_BYTES = 2 ** 20
 
@@ -250,48 +249,8 @@ function readRange(handle: FileHandle, info: TensorInfo): Promise<Uint8Array> {
   return readBytesAt(handle, info.file, info.offset, info.length)
 }
 
-/** Bytes at a position, in a buffer of their own (so that any typed array may view it). */
-async function readBytesAt(handle: FileHandle, file: string, position: number, length: number): Promise<Uint8Array> {
-  const bytes = allocate(length, file)
-  await fill(handle, file, bytes, position)
-  return bytes
-}
-
-async function fill(handle: FileHandle, file: string, bytes: Uint8Array, position: number): Promise<void> {
-  for (let done = 0; done < bytes.length;) {
-    const part = Math.min(bytes.length - done, readBytes)
-    const { bytesRead } = await readOrThrow(handle, file, bytes, done, part, position + done)
-    if (bytesRead === 0) throw new CheckpointError(`truncated while it was read, at byte ${position + done}`, { file })
-    done += bytesRead
-  }
-}
-
 const notFloating = (tensor: string, { dtype, file }: TensorInfo): CheckpointError =>
   new CheckpointError(`stored as ${dtype}, needed as floating point`, { file, tensor })
-
-function allocate(length: number, file: string): Uint8Array {
-  try {
-    return new Uint8Array(length)
-  } catch (cause) {
-    const reason = `there is no memory for ${length} bytes of one tensor; use a smaller checkpoint`
-    throw new CheckpointError(reason, { file, cause })
-  }
-}
-
-async function readOrThrow(
-  handle: FileHandle,
-  file: string,
-  into: Uint8Array,
-  at: number,
-  n: number,
-  position: number,
-) {
-  try {
-    return await handle.read(into, at, n, position)
-  } catch (cause) {
-    throw new CheckpointError(`cannot be read (${reasonOf(cause)})`, { file, cause })
-  }
-}
 
 function decode(name: string, info: TensorInfo, bytes: Uint8Array): HostTensor {
   const { dims, dtype, file } = info

@@ -4,6 +4,7 @@ import type { HostTensor } from '../tensor.ts'
 import { CheckpointError } from './checkpoint-error.ts'
 import { bf16ToF32, f16ToF32 } from './float16.ts'
 import { reasonOf } from './json-file.ts'
+import { READ_BYTES } from './read-range.ts'
 
 /**
  * Little-endian floating-point numbers at `offset` (bytes) of a file, `length` bytes, dense and row-major. onnxruntime maps
@@ -41,9 +42,6 @@ export function floatsOf(weight: FrozenWeight): Float32Array {
       return f16ToF32(new Uint16Array(bytes.buffer))
   }
 }
-
-/** Largest single read: Node refuses 2 GiB and more. */
-const READ_BYTES = 2 ** 30
 
 function readBytes({ file, offset, length }: StoredTensor): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(length)

@@ -28,7 +28,7 @@ export const loraNames = (module: string): { a: string; b: string } => ({
 export type Widening = 'once' | 'use'
 
 /** Smaller weights are always widened once. */
-const LEAST_BYTES = 2 ** 16
+const LEAST_BYTES = 2 ** 12
 
 export interface ParameterOptions {
   readonly widening?: Widening

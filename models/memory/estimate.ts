@@ -1,6 +1,8 @@
 /** What a model and its training take, by arithmetic on sizes: known before anything is allocated. Pure. */
 
-/** Numbers of float32 weights by the session that holds them, and how many of each are trained. */
+import type { Holding, Holdings } from '../vlm/weight-holding.ts'
+
+/** Numbers of weights by the session that holds them, and how many of each are trained. */
 export interface WeightCounts {
   readonly vision: Part
   readonly text: Part
@@ -10,6 +12,8 @@ export interface WeightCounts {
   readonly tied: boolean
   /** Of a LoRA adapter, beside the frozen weights. */
   readonly adapter: number
+  /** Bytes of a weight in the files: 4, 2, or between where they mix. */
+  readonly storedBytes: number
 }
 export interface Part {
   readonly frozen: number
@@ -30,20 +34,32 @@ export interface TextSizes {
   readonly headDim: number
   readonly vocab: number
 }
+/** The vision tower. */
 export interface VisionSizes {
   readonly layers: number
   readonly hidden: number
+  /** Values of the inner width of a layer, gates included. */
   readonly intermediate: number
   readonly heads: number
-  readonly patch: number
+}
+
+/** A picture as the processor of the family prepares it. */
+export interface PictureSizes {
+  /** Tokens of the prompt: rows of image features. */
+  readonly features: number
+  /** float32 values of its pixels. */
+  readonly values: number
+  readonly patches: number
+  /** Patches that go through the tower in one pass, of this picture and others. */
+  readonly passPatches: number
+  /** Patches that a patch attends to with scores that are written, in the mean of the layers; then for a gradient. */
+  readonly attended: number
+  readonly attendedTrained: number
 }
 
 /** What is done with the model. */
 export interface Workload {
-  /** Tiles of a picture, pixels a side of a tile, and tokens of a whole picture. */
-  readonly tiles: number
-  readonly tile: number
-  readonly imageTokens: number
+  readonly picture: PictureSizes
   /** Pictures that are worked on again and again: of the run when training. */
   readonly pictures: number
   /** Pictures, prompts of each and samples of each prompt, of one step; their lengths in tokens. */
@@ -81,10 +97,10 @@ export interface Limits {
 }
 
 const FLOAT = 4
-/** onnxruntime keeps frozen weights as they are and once more in the order of its matrix products. */
-const SESSION_COPIES = 2
 /** Node, its modules, onnxruntime, sharp; and what the collector of garbage has not yet taken back. */
-const PROCESS_BYTES = 220 * 2 ** 20
+const PROCESS_BYTES = 280 * 2 ** 20
+/** What an arena takes beside what is asked of it. */
+const ARENA = 1.15
 const RUN_BYTES = 130 * 2 ** 20
 
 export function estimateMemory(
@@ -92,11 +108,18 @@ export function estimateMemory(
   sizes: LayerSizes,
   work: Workload,
   limits: Limits,
+  holdings: Holdings,
 ): MemoryEstimate {
+  // Sessions keep what they once needed: that of different ones adds up.
+  const activations =
+    trainBytes(counts, sizes, work, limits, holdings) +
+    visionBytes(sizes, work) +
+    generateBytes(sizes, work, limits) +
+    widenedBytes(counts, sizes, work, holdings)
   return {
-    weights: weightBytes(counts, work),
+    weights: weightBytes(counts, work, holdings),
     optimizer: optimizerBytes(counts, work),
-    activations: Math.max(trainBytes(counts, sizes, work, limits), visionBytes(sizes, work)),
+    activations: ARENA * activations,
     caches: cacheBytes(sizes, work, limits),
     process: PROCESS_BYTES + (work.run ? RUN_BYTES : 0),
   }
@@ -107,17 +130,45 @@ export const totalBytes = (e: MemoryEstimate): number => Object.values(e).reduce
 const trainedOf = ({ vision, text, embedding, head, adapter }: WeightCounts): number =>
   vision.trained + text.trained + embedding.trained + head.trained + adapter
 
-/** Once as they were read; frozen ones again in every session that uses them; trained ones in both threads. */
-function weightBytes(counts: WeightCounts, { parts, reference, roundedBytes = 0 }: Workload): number {
-  const { vision, text, embedding, head, tied } = counts
-  const all = [vision, text, embedding, head].reduce((n, part) => n + part.frozen + part.trained, 0)
-  const headFrozen = tied ? embedding.frozen : head.frozen
-  // A table is not multiplied by: only layers are reordered.
-  const body = SESSION_COPIES * text.frozen + embedding.frozen
-  const scoring = (parts > 0 ? 1 : 0) + (parts > 0 && reference ? 1 : 0)
-  const sessions =
-    SESSION_COPIES * vision.frozen + (1 + scoring) * (body + (tied ? 0 : headFrozen)) + (tied ? headFrozen : 0)
-  return FLOAT * (all + sessions + trainedOf(counts)) + roundedBytes * (text.frozen + headFrozen)
+const headOf = ({ tied, embedding, head }: WeightCounts): number => (tied ? embedding : head).frozen
+
+/** Passes that have a session with the text model for training: the update, and the scores of the reference. */
+const trainSessions = ({ parts, reference }: Workload): number => (parts === 0 ? 0 : reference ? 2 : 1)
+
+/**
+ * Trained weights in both threads. Frozen ones in every session that copies them; pages of the files that are read while
+ * sessions run count once, whoever maps them.
+ */
+function weightBytes(counts: WeightCounts, work: Workload, holdings: Holdings): number {
+  const { vision, text, embedding, storedBytes } = counts
+  const copied = (n: number, holding: Holding) =>
+    holding === 'packed' || (holding === 'plain' && storedBytes < FLOAT) ? FLOAT * n : 0
+  const body = text.frozen + headOf(counts)
+  const copies =
+    copied(vision.frozen, holdings.vision) +
+    copied(body, holdings.generate) +
+    trainSessions(work) * copied(body, holdings.train)
+  const mapped = (n: number, uses: readonly Holding[]) => (uses.some((use) => copied(1, use) === 0) ? n : 0)
+  // Beside the exact ones, which evaluations sample from; the table is in memory with them.
+  const { roundedBytes = 0 } = work
+  const rounded = roundedBytes === 0 ? 0 : roundedBytes * body + FLOAT * embedding.frozen
+  const training = trainSessions(work) > 0 ? [holdings.train] : []
+  const pages =
+    storedBytes *
+    (embedding.frozen +
+      mapped(vision.frozen, [holdings.vision]) +
+      mapped(counts.tied ? text.frozen : body, [holdings.generate, ...training]))
+  return copies + pages + rounded + 2 * FLOAT * trainedOf(counts)
+}
+
+/** float32 copies of stored weights while they are used: the head and about a layer, in each session. */
+function widenedBytes(counts: WeightCounts, { text, vision }: LayerSizes, work: Workload, holdings: Holdings): number {
+  if (counts.storedBytes === FLOAT) return 0
+  const layer = (counts.text.frozen + counts.text.trained) / text.layers
+  const perSession = FLOAT * (headOf(counts) + (counts.text.frozen > 0 ? layer : 0))
+  const tower = holdings.vision === 'stored' ? (FLOAT * counts.vision.frozen) / vision.layers : 0
+  const sessions = (holdings.generate === 'stored' ? 1 : 0) + (holdings.train === 'stored' ? trainSessions(work) : 0)
+  return tower + sessions * perSession
 }
 
 /** Gradients of the parts and their sum, AdamW's moments old and new; of a run also versions and what travels. */
@@ -126,35 +177,61 @@ function optimizerBytes(counts: WeightCounts, { parts, run }: Workload): number 
   return FLOAT * trainedOf(counts) * (2 + 2 + 3 + (run ? Math.min(parts, 4) + 5 : 0))
 }
 
-/** The tokens of a pass, as the model file chooses them, and what a backward pass keeps of each. */
-function trainBytes(counts: WeightCounts, { text, vision }: LayerSizes, work: Workload, limits: Limits): number {
+/**
+ * What a backward pass keeps of each token: about seven vectors of the residual width and four of the inner one in every
+ * layer, and the attention; with recomputation one vector in every layer, and the rest of one layer.
+ */
+function trainBytes(
+  counts: WeightCounts,
+  { text, vision }: LayerSizes,
+  work: Workload,
+  limits: Limits,
+  { recompute }: Holdings,
+): number {
   if (work.parts === 0) return 0
   const { layers, hiddenSize, intermediate, heads, vocab } = text
-  const perToken = FLOAT * layers * (10 * hiddenSize + 6 * intermediate)
   const tree = treeTokens(work)
+  const perToken = FLOAT * layers * (10 * hiddenSize + 6 * intermediate)
   const bound = Math.max(limits.leastTrainTokens, Math.floor(limits.activationBytes / perToken))
   const tokens = Math.max(tree, Math.min(bound, tree * work.images))
-  const scores = 2 * FLOAT * layers * heads * tokens * Math.min(tree, tokens)
-  const predicted = Math.ceil((tokens * predictedTokens(work)) / tree / Math.min(8, Math.ceil(vocab / 4096)))
-  const logits = 3 * FLOAT * predicted * vocab
-  const trainedVision = counts.vision.trained > 0
-  const patches = (work.tile / vision.patch) ** 2
-  const perPatch = vision.layers * (10 * vision.hidden + 4 * vision.intermediate + 2 * vision.heads * patches)
+  const again = recompute === 'all'
+  const layer = tokens * (7 * hiddenSize + 4 * intermediate) + heads * tokens * Math.min(tree, tokens)
+  // The layer that the backward pass is at, beside what is kept of all.
+  const passing = tokens * (4 * hiddenSize + 4 * intermediate) + 2 * heads * tokens * Math.min(tree, tokens)
+  const kept = again ? layer + layers * tokens * hiddenSize : layers * layer
+  const predicted = Math.ceil((tokens * predictedTokens(work)) / tree)
+  const chunks = Math.min(8, Math.ceil(vocab / 4096))
+  const logits = ((again ? 3 : chunks + 2) * predicted * vocab) / chunks
   const pictures = Math.max(1, Math.floor(tokens / tree))
-  return perToken * tokens + scores + logits + (trainedVision ? FLOAT * pictures * work.tiles * patches * perPatch : 0)
+  const trained = counts.vision.trained > 0 ? pictures * towerValues(vision, work.picture, again) : 0
+  return FLOAT * (kept + passing + logits + trained)
+}
+
+/** What a backward pass keeps of a picture in the vision tower. */
+function towerValues(vision: VisionSizes, { patches, attendedTrained }: PictureSizes, again: boolean): number {
+  const layer = patches * (7 * vision.hidden + 3 * vision.intermediate + vision.heads * attendedTrained)
+  return again ? 2 * layer + vision.layers * patches * vision.hidden : (vision.layers + 1) * layer
 }
 
 const predictedTokens = ({ prompts, samples, newTokens }: Workload): number => prompts * samples * newTokens
 
 /** Of the token tree of one picture. */
 const treeTokens = (work: Workload): number =>
-  work.imageTokens + work.prompts * work.promptTokens + predictedTokens(work)
+  work.picture.features + work.prompts * work.promptTokens + predictedTokens(work)
 
-/** A few tiles at a time through the vision tower; what one layer needs. */
-function visionBytes({ vision }: LayerSizes, { tile }: Workload): number {
-  const patches = (tile / vision.patch) ** 2
-  const batch = Math.max(1, Math.floor((64 * 64) / tile ** 2))
-  return FLOAT * batch * patches * (4 * vision.hidden + 3 * vision.intermediate + 2 * vision.heads * patches)
+/** One pass through the vision tower; what one layer needs. */
+function visionBytes({ vision }: LayerSizes, { picture }: Workload): number {
+  const { passPatches, attended } = picture
+  return FLOAT * passPatches * (6 * vision.hidden + 3 * vision.intermediate + 2 * vision.heads * attended)
+}
+
+/** A layer over the prefixes and prompts of a batch, and the probabilities of the next tokens. */
+function generateBytes({ text }: LayerSizes, work: Workload, limits: Limits): number {
+  const prompt = work.picture.features + work.prompts * work.promptTokens
+  const rows = Math.max(prompt, Math.min(limits.generateTokens / treeTokens(work), work.images) * prompt)
+  const layer = rows * (6 * text.hiddenSize + 3 * text.intermediate + 2 * text.heads * prompt)
+  const sampled = 5 * Math.min(work.images * work.prompts * work.samples, 256) * text.vocab
+  return FLOAT * (layer + sampled)
 }
 
 /** Keys and values of a batch of samples while they grow, pictures and their features. */
@@ -163,7 +240,8 @@ function cacheBytes({ text }: LayerSizes, work: Workload, limits: Limits): numbe
   const columns = treeTokens(work)
   const bound = Math.max(columns, Math.min(limits.generateTokens, Math.floor(limits.keysBytes / perToken)))
   const keys = 1.5 * perToken * Math.min(bound, columns * work.images)
-  const pixels = work.pictures * work.tiles * 3 * work.tile ** 2 * (FLOAT + 1)
-  const features = work.pictures * work.imageTokens * text.hiddenSize * FLOAT
-  return keys + Math.min(limits.cacheBytes, pixels) + Math.min(limits.cacheBytes, features)
+  const { values, features } = work.picture
+  const pixels = work.pictures * values * (FLOAT + 1)
+  const rows = work.pictures * features * text.hiddenSize * FLOAT
+  return keys + Math.min(limits.cacheBytes, pixels) + Math.min(limits.cacheBytes, rows)
 }

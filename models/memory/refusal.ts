@@ -12,10 +12,17 @@ export class MemoryError extends Error {
   override name = 'MemoryError'
 }
 
-/** Throws a MemoryError when the estimate is above what is free. */
-export function checkFits(dir: string, estimate: MemoryEstimate, free: number, others: readonly Alternative[]): void {
+/** Throws a MemoryError when the estimate is above what is free; `overrule` is the option that does without the check. */
+export function checkFits(
+  dir: string,
+  estimate: MemoryEstimate,
+  free: number,
+  others: readonly Alternative[],
+  overrule: string,
+): void {
   if (totalBytes(estimate) <= free) return
-  throw new MemoryError(`${dir} ${describe(estimate)}, ${gigabytes(free)} GB are free: ${advice(estimate, others)}`)
+  const needs = `${dir} ${describe(estimate)}, ${gigabytes(free)} GB are free`
+  throw new MemoryError(`${needs}: ${advice(estimate, others)}; ${overrule} tries it all the same`)
 }
 
 /** `needs 14.2 GB (weights 6.1, optimizer 4.0, …)`. */

@@ -9,6 +9,7 @@ import type { Tokenizer } from '../io/tokenizer.ts'
 import type { Parameters } from '../layers/parameters.ts'
 import type { TextArchitecture } from '../layers/text-config.ts'
 import type { ExpectedWeight } from '../layers/weights.ts'
+import type { PictureSizes, VisionSizes } from '../memory/estimate.ts'
 import type { TensorMap } from '../tensor.ts'
 import type { PrefixPositions } from '../tree/pack.ts'
 
@@ -31,6 +32,9 @@ export interface Family {
 export interface OpenedFamily {
   readonly architecture: Architecture
   readonly processor: Processor
+  readonly visionSizes: VisionSizes
+  /** What a picture of this many pixels becomes, from arithmetic alone. */
+  pictureSizes(size: { readonly width: number; readonly height: number }): PictureSizes
 }
 
 /** What graphs are built from. */

@@ -1,5 +1,6 @@
 /** Pixels of square or rectangular tiles, the vision input of families that cut pictures into tiles of one size. */
 import { f32, type HostTensor } from '../tensor.ts'
+import type { PictureSizes } from '../memory/estimate.ts'
 import type { Picture, VisionInput } from './family.ts'
 import { stackRows } from './stack.ts'
 
@@ -26,6 +27,17 @@ export function tileInput(pixels: HostTensor<'float32'>): VisionInput {
 /** Tiles of a size that go through the vision tower at once, at least one. */
 export const mostTiles = (height: number, width: number): number =>
   Math.max(1, Math.floor(PASS_VALUES / (3 * height * width)))
+
+/** Sizes of a picture of square tiles, each of which goes through the vision tower alone. */
+export function tileSizes(side: number, patches: number, tiles: number): Omit<PictureSizes, 'features'> {
+  return {
+    values: tiles * 3 * side ** 2,
+    patches: tiles * patches,
+    passPatches: mostTiles(side, side) * patches,
+    attended: patches,
+    attendedTrained: patches,
+  }
+}
 
 /** Tiles as passes of bounded memory. */
 export function tilePasses({ data, dims }: HostTensor<'float32'>): VisionInput[] {

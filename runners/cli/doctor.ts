@@ -57,25 +57,21 @@ async function run(options: Options): Promise<void> {
 
 /** The memory of a run of a model, in one line and as a table. */
 async function memoryOf({ model, set = [] }: Options): Promise<CheckResult & { readonly table: readonly string[] }> {
-  const [{ loadConfig }, { planRun }, { availableMemory }, { checkFits, describe, gigabytes }] = await Promise.all([
-    import('../../configs/load.ts'),
-    import('../memory/plan.ts'),
-    import('../../models/memory/available.ts'),
-    import('../../models/memory/refusal.ts'),
-  ])
+  const [{ loadConfig }, { OVERRULE_RUN, planRun }, { availableMemory }, { checkFits, describe, gigabytes }] =
+    await Promise.all([
+      import('../../configs/load.ts'),
+      import('../memory/plan.ts'),
+      import('../../models/memory/available.ts'),
+      import('../../models/memory/refusal.ts'),
+    ])
   const config = loadConfig({ sets: set, flags: [{ key: 'model.dir', value: model, flag: '--model' }] })
-  const plan = await planRun(config)
-  if (plan === null) {
-    const detail = 'how much a run of this family needs is not known; a SmolVLM is looked at before it is loaded'
-    return { check: 'memory', status: 'warn', detail, table: [] }
-  }
-  const { estimate, others } = plan
+  const { estimate, others } = await planRun(config)
   const free = await availableMemory()
   const table = Object.entries(estimate).map(
     ([part, bytes]: [string, number]) => `${part.padEnd(12)} ${gigabytes(bytes).padStart(7)} GB`,
   )
   try {
-    checkFits(config.model.dir, estimate, free, others)
+    checkFits(config.model.dir, estimate, free, others, OVERRULE_RUN)
     const detail = `a run ${describe(estimate)}, ${gigabytes(free)} GB are free`
     return { check: 'memory', status: 'ok', detail, table }
   } catch (error) {

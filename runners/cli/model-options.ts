@@ -13,6 +13,7 @@ export interface ModelOptions {
   readonly adapter?: string
   readonly device: Device
   readonly threads: number
+  readonly checkMemory: boolean
 }
 
 /** What `--model` takes. */
@@ -24,15 +25,16 @@ export function modelOptions(command: Command): Command {
     .option('--adapter <dir>', 'folder of a PEFT adapter for it')
     .addOption(new Option('--device <name>', 'where to compute').choices(DEVICES).default('auto'))
     .option('--threads <n>', 'CPU threads; 0 = the cores of the machine', integer(0), 0)
+    .option('--no-check-memory', 'load the model even if it does not seem to fit the free memory')
 }
 
 /** Loads the model that the options name, unless it does not fit (MemoryError). The caller disposes it. */
-export async function openModel({ model, adapter, device, threads }: ModelOptions): Promise<Model> {
+export async function openModel({ model, adapter, device, threads, checkMemory }: ModelOptions): Promise<Model> {
   const [{ loadModel }, { checkModelFits }, { dir }] = await Promise.all([
     import('../../models/vlm/load.ts'),
     import('../memory/plan.ts'),
     modelDir(model),
   ])
-  await checkModelFits(dir)
+  if (checkMemory) await checkModelFits(dir)
   return loadModel(dir, { device, threads, ...(adapter === undefined ? {} : { adapter: resolve(adapter) }) })
 }

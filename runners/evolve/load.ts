@@ -14,11 +14,12 @@ import { trainMode } from './train-mode.ts'
 
 /** Throws MemoryError, before anything is allocated, when the model does not fit; else as `loadModel`. */
 export async function loadRunModel(config: Config): Promise<Model> {
-  const { model, seed } = config
-  const { dir, device, threads, rollouts } = model
+  const { model, seed, train } = config
+  const { dir, device, threads, memory, rollouts } = model
   if (rollouts === 'auto') throw new Error('model.rollouts is still "auto": decideRollouts comes before loading')
   await checkRunFits(config)
-  return loadModel(dir, { device, threads, rollouts, train: trainMode(model, seed) })
+  const how = { memory, recompute: train.recompute, rollouts, train: trainMode(model, seed) }
+  return loadModel(dir, { device, threads, ...how })
 }
 
 const WEIGHTS = /\.safetensors$|\.safetensors\.index\.json$|\.bin$|\.pth?$/

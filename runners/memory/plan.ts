@@ -1,26 +1,26 @@
 /** The memory of a run from its configuration and the headers of its checkpoint: no weight is read. */
 import type { Config } from '../../configs/schema.ts'
+import { itemSize } from '../../models/io/safetensors-header.ts'
 import { openCheckpoint } from '../../models/io/safetensors.ts'
+import type { ExpectedWeight } from '../../models/layers/weights.ts'
+import { availableMemory } from '../../models/memory/available.ts'
 import {
   estimateMemory,
+  type LayerSizes,
   type Limits,
   type MemoryEstimate,
   type Part,
+  type PictureSizes,
   type WeightCounts,
   type Workload,
 } from '../../models/memory/estimate.ts'
-import { availableMemory } from '../../models/memory/available.ts'
 import { type Alternative, checkFits } from '../../models/memory/refusal.ts'
 import { sizeOf } from '../../models/tensor.ts'
+import type { OpenedFamily } from '../../models/vlm/family.ts'
 import type { TrainMode } from '../../models/vlm/load-options.ts'
-import { loadSmolVlmConfig, type SmolVlmConfig } from '../../models/vlm/smolvlm/config.ts'
-import { loadSmolVlmProcessor, type SmolVlmProcessor } from '../../models/vlm/smolvlm/processor.ts'
-import { maxSide, mostTiles } from '../../models/vlm/smolvlm/tiles.ts'
-import { smolVlm } from '../../models/vlm/smolvlm/family.ts'
-import { expectedWeights } from '../../models/vlm/smolvlm/weights.ts'
 import { familyOf } from '../../models/vlm/registry.ts'
 import { checkTensors, storedNames } from '../../models/vlm/stored-weights.ts'
-import type { ExpectedWeight } from '../../models/layers/weights.ts'
+import { type Holdings, holdingsFor } from '../../models/vlm/weight-holding.ts'
 import { trainMode } from '../evolve/train-mode.ts'
 
 /** As models/vlm/model.ts bounds its work. */
@@ -31,50 +31,58 @@ const LIMITS: Limits = {
   keysBytes: 512 * 2 ** 20,
   cacheBytes: 512 * 2 ** 20,
 }
+/** The picture that is reckoned with: families that bring pictures to a size of their own make the same of all. */
+const PICTURE = { width: 1024, height: 1024 }
 
-/** Sizes of a checkpoint, checked against its headers. */
-export interface Sizes {
-  readonly config: SmolVlmConfig
-  readonly processor: SmolVlmProcessor
-  readonly weights: readonly ExpectedWeight[]
+/** A checkpoint, checked against its headers. */
+export interface Sizes extends OpenedFamily {
+  /** Bytes of a weight in the files, in the mean. */
+  readonly storedBytes: number
 }
 
-/** Null for a family whose memory nobody has worked out yet. Throws CheckpointError as loading would. */
-export async function readSizes(dir: string): Promise<Sizes | null> {
-  if ((await familyOf(dir)) !== smolVlm) return null
-  const config = await loadSmolVlmConfig(dir)
-  const processor = await loadSmolVlmProcessor(dir, config)
+/** Throws CheckpointError as loading would. */
+export async function readSizes(dir: string): Promise<Sizes> {
+  const family = await familyOf(dir)
+  const opened = await family.open(dir)
+  const { weights } = opened.architecture
   const checkpoint = await openCheckpoint(dir)
   try {
-    checkTensors(expectedWeights(config), checkpoint, storedNames(smolVlm, checkpoint))
+    const names = storedNames(family, checkpoint)
+    checkTensors(weights, checkpoint, names)
+    const bytes = weights.reduce((n, { name, dims }) => {
+      return n + sizeOf(dims) * itemSize[checkpoint.info(names.get(name)!).dtype]
+    }, 0)
+    return { ...opened, storedBytes: bytes / numberOf(weights) }
   } finally {
     await checkpoint.close()
   }
-  return { config, processor, weights: expectedWeights(config) }
 }
+
+const numberOf = (weights: readonly ExpectedWeight[]): number => weights.reduce((n, { dims }) => n + sizeOf(dims), 0)
 
 /** Throws MemoryError when the model of a run does not fit beside what else this machine holds. */
 export async function checkRunFits(config: Config, free?: number): Promise<void> {
-  const plan = await planRun(config)
-  if (plan === null) return
-  const { estimate, others } = plan
-  checkFits(config.model.dir, estimate, free ?? (await availableMemory()), others)
+  if (!config.model.checkMemory) return
+  const { estimate, others } = await planRun(config)
+  checkFits(config.model.dir, estimate, free ?? (await availableMemory()), others, OVERRULE_RUN)
 }
+
+export const OVERRULE_RUN = '--set model.checkMemory=false'
+export const OVERRULE_COMMAND = '--no-check-memory'
 
 /** As `checkRunFits` for a model that only answers, a few samples at a time. */
 export async function checkModelFits(dir: string, free?: number): Promise<void> {
   const sizes = await readSizes(dir)
-  if (sizes === null) return
   const lengths = { prompts: 1, samples: 8, promptTokens: 128, newTokens: 64 }
-  const work = { ...pictureSizes(sizes), ...lengths, pictures: 64, images: 8, parts: 0, reference: false, run: false }
-  const estimate = estimateMemory(weightCounts(sizes, { kind: 'none' }), sizes.config, work, LIMITS)
-  checkFits(dir, estimate, free ?? (await availableMemory()), [])
+  const once = { pictures: 64, images: 8, parts: 0, reference: false, run: false }
+  const work = { picture: sizes.pictureSizes(PICTURE), ...lengths, ...once }
+  const estimate = estimateWork(sizes, { kind: 'none' }, work, holdingsFor(numberOf(sizes.architecture.weights)))
+  checkFits(dir, estimate, free ?? (await availableMemory()), [], OVERRULE_COMMAND)
 }
 
-/** What a run needs, and what it would need under settings that save memory; null where nobody knows. */
-export async function planRun(config: Config): Promise<{ estimate: MemoryEstimate; others: Alternative[] } | null> {
+/** What a run needs, and what it would need under settings that save memory. */
+export async function planRun(config: Config): Promise<{ estimate: MemoryEstimate; others: Alternative[] }> {
   const sizes = await readSizes(config.model.dir)
-  if (sizes === null) return null
   const others = alternatives(config).map(({ set, config: other }) => ({ set, estimate: estimateRun(sizes, other) }))
   return { estimate: estimateRun(sizes, config), others }
 }
@@ -86,6 +94,8 @@ function alternatives(config: Config): { set: string; config: Config }[] {
     ...(model.train === 'lora'
       ? []
       : [{ set: 'model.train=lora', config: { ...config, model: { ...model, train: 'lora' as const } } }]),
+    { set: 'model.memory=lean', config: { ...config, model: { ...model, memory: 'lean' as const } } },
+    { set: 'train.recompute=true', config: { ...config, train: { ...train, recompute: true } } },
     {
       set: `groups.answers=${Math.max(2, half(groups.answers))}`,
       config: { ...config, groups: { ...groups, answers: Math.max(2, half(groups.answers)) } },
@@ -107,48 +117,49 @@ function alternatives(config: Config): { set: string; config: Config }[] {
 }
 
 function estimateRun(sizes: Sizes, config: Config): MemoryEstimate {
-  return estimateMemory(
-    weightCounts(sizes, trainMode(config.model, config.seed)),
-    sizes.config,
-    runWorkload(sizes, config),
-    LIMITS,
-  )
+  const { model, train } = config
+  const use = model.device === 'auto' || model.device === 'cpu' ? model.memory : 'fast'
+  const holdings = holdingsFor(numberOf(sizes.architecture.weights), use, train.recompute)
+  return estimateWork(sizes, trainMode(model, config.seed), runWorkload(sizes, config), holdings)
 }
 
-const VISION = /^model\.(vision_model|connector)\./
+export function estimateWork(sizes: Sizes, mode: TrainMode, work: Workload, holdings: Holdings): MemoryEstimate {
+  const layers: LayerSizes = { text: sizes.architecture.text, vision: sizes.visionSizes }
+  return estimateMemory(weightCounts(sizes, mode), layers, work, LIMITS, holdings)
+}
 
 /** Numbers of weights by the session that holds them. */
-export function weightCounts({ config, weights }: Sizes, mode: TrainMode): WeightCounts {
-  const pattern = mode.kind === 'full' ? (mode.part === 'vision' ? VISION : /(?:)/) : null
-  const count = (of: RegExp): Part => {
-    const mine = weights.filter(({ name }) => of.test(name))
-    const sum = (list: readonly ExpectedWeight[]) => list.reduce((n, { dims }) => n + sizeOf(dims), 0)
-    const trained = mine.filter(({ name }) => pattern?.test(name))
-    return { trained: sum(trained), frozen: sum(mine) - sum(trained) }
+export function weightCounts({ architecture, storedBytes }: Sizes, mode: TrainMode): WeightCounts {
+  const { weights, visionWeights, text } = architecture
+  const pattern = mode.kind === 'full' ? (mode.part === 'vision' ? visionWeights : /(?:)/) : null
+  const count = (mine: readonly ExpectedWeight[]): Part => {
+    const trained = numberOf(mine.filter(({ name }) => pattern?.test(name)))
+    return { trained, frozen: numberOf(mine) - trained }
   }
+  const table = `${text.prefix}.embed_tokens.`
+  const ofText = (name: string) => name.startsWith(`${text.prefix}.`)
   return {
-    vision: count(VISION),
-    text: count(/^model\.text_model\.(?!embed_tokens)/),
-    embedding: count(/^model\.text_model\.embed_tokens/),
-    head: count(/^lm_head/),
-    tied: config.text.tied,
-    adapter: mode.kind === 'lora' ? adapterCount(weights, mode) : 0,
+    vision: count(weights.filter(({ name }) => !ofText(name) && !name.startsWith('lm_head'))),
+    text: count(weights.filter(({ name }) => ofText(name) && !name.startsWith(table))),
+    embedding: count(weights.filter(({ name }) => name.startsWith(table))),
+    head: count(weights.filter(({ name }) => name.startsWith('lm_head'))),
+    tied: text.tied,
+    adapter:
+      mode.kind === 'lora'
+        ? adapterCount(
+            weights.filter(({ name }) => ofText(name)),
+            mode,
+          )
+        : 0,
+    storedBytes,
   }
 }
 
 function adapterCount(weights: readonly ExpectedWeight[], { r, targets }: { r: number; targets: string }): number {
   const pattern = new RegExp(targets)
   return weights
-    .filter(({ name }) => name.startsWith('model.text_model.'))
     .filter(({ name, dims }) => dims.length === 2 && name.endsWith('.weight') && pattern.test(name.slice(0, -7)))
     .reduce((n, { dims }) => n + r * (dims[0]! + dims[1]!), 0)
-}
-
-/** A square picture, as large as the processor makes pictures. */
-export function pictureSizes({ processor }: Sizes): Pick<Workload, 'tiles' | 'tile' | 'imageTokens'> {
-  const { settings, imageSeqLen } = processor
-  const tiles = settings.size === null ? 1 : mostTiles({ width: maxSide, height: maxSide }, settings)
-  return { tiles, tile: settings.tile, imageTokens: tiles * imageSeqLen }
 }
 
 /** One step: the question of each picture, then answers to each question. */
@@ -160,7 +171,7 @@ function runWorkload(
   const { questions, answers } = groups
   const tokens = questions * generation.maxQuestionTokens + questions * answers * generation.maxAnswerTokens
   return {
-    ...pictureSizes(sizes),
+    picture: sizes.pictureSizes(PICTURE) satisfies PictureSizes,
     pictures: images.limit ?? (images.dir === null ? world.images : 10_000),
     images: groups.images,
     prompts: 1 + questions,

@@ -2,7 +2,7 @@
 import { reshape } from '../../graph/ops.ts'
 import { textWeights } from '../../layers/weights.ts'
 import type { Family, Vision } from '../family.ts'
-import { joinTiles, tileInput, tilePasses } from '../tiles.ts'
+import { joinTiles, tileInput, tilePasses, tileSizes } from '../tiles.ts'
 import { clipWeights, imageFeatures, patchesOf } from './clip.ts'
 import { type LlavaConfig, loadLlavaConfig } from './config.ts'
 import { canonicalName, visionWeights } from './names.ts'
@@ -24,7 +24,13 @@ export const llava: Family = {
       visionWeights,
       vision: llavaVision(config),
     }
-    return { architecture, processor: await loadLlavaProcessor(dir, config) }
+    const patches = patchesOf(config.vision)
+    return {
+      architecture,
+      processor: await loadLlavaProcessor(dir, config),
+      visionSizes: config.vision,
+      pictureSizes: () => ({ ...tileSizes(config.vision.image, patches, 1), features: patches }),
+    }
   },
 }
 

@@ -1,9 +1,11 @@
 /** LLaVA-NeXT (1.6): LLaVA with tiles of any resolution. */
 import { textWeights, weight } from '../../layers/weights.ts'
 import type { Family } from '../family.ts'
-import { clipWeights } from '../llava/clip.ts'
+import { clipWeights, patchesOf } from '../llava/clip.ts'
 import { loadLlavaConfig } from '../llava/config.ts'
 import { canonicalName, visionWeights } from '../llava/names.ts'
+import { tileSizes } from '../tiles.ts'
+import { bestPinpoint, featureOrder } from './anyres.ts'
 import { loadLlavaNextProcessor } from './processor.ts'
 import { llavaNextVision } from './vision.ts'
 
@@ -24,6 +26,17 @@ export const llavaNext: Family = {
       visionWeights,
       vision: llavaNextVision(config),
     }
-    return { architecture, processor: await loadLlavaNextProcessor(dir, config) }
+    const { image, patch } = config.vision
+    return {
+      architecture,
+      processor: await loadLlavaNextProcessor(dir, config),
+      visionSizes: config.vision,
+      pictureSizes: ({ width, height }) => {
+        const [tall, wide] = bestPinpoint([height, width], config.pinpoints)
+        const grid = [tall / image, wide / image] as const
+        const sizes = tileSizes(image, patchesOf(config.vision), 1 + grid[0] * grid[1])
+        return { ...sizes, features: featureOrder([height, width], grid, image / patch).length }
+      },
+    }
   },
 }

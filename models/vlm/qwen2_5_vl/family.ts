@@ -1,6 +1,7 @@
 /** Qwen2.5-VL, and MiMo-VL, which has its architecture. */
 import type { Family } from '../family.ts'
 import { loadQwen25VlConfig, textArchitecture } from './config.ts'
+import { pictureSizes } from './picture-sizes.ts'
 import { loadQwen25VlProcessor } from './processor.ts'
 import { marks } from './prompt.ts'
 import { prefixPositions } from './rope-index.ts'
@@ -26,6 +27,12 @@ export const qwen25Vl: Family = {
       positions: (prefix: readonly number[], grids: Parameters<typeof prefixPositions>[1]) =>
         prefixPositions(prefix, grids, config.imageTokenId),
     }
-    return { architecture, processor }
+    const { hidden, layers, heads, intermediate } = config.vision
+    return {
+      architecture,
+      processor,
+      visionSizes: { hidden, layers, heads, intermediate: 2 * intermediate },
+      pictureSizes: (size) => pictureSizes(config.vision, processor.settings, size),
+    }
   },
 }

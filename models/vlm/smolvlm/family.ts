@@ -1,8 +1,10 @@
 /** SmolVLM and Idefics3. Checkpoints name their weights as transformers 5 does, in every layout. */
 import type { Family } from '../family.ts'
+import { tileSizes } from '../tiles.ts'
 import { loadSmolVlmConfig, textArchitecture } from './config.ts'
 import { loadSmolVlmProcessor } from './processor.ts'
 import { fakeToken, globalToken, imageToken } from './prompt.ts'
+import { mostTiles } from './tiles.ts'
 import { smolVlmVision } from './vision.ts'
 import { expectedWeights } from './weights.ts'
 
@@ -23,6 +25,16 @@ export const smolVlm: Family = {
       visionWeights: /^model\.(vision_model|connector)\./,
       vision: smolVlmVision(config, processor.settings.tile),
     }
-    return { architecture, processor }
+    const { settings, imageSeqLen } = processor
+    return {
+      architecture,
+      processor,
+      visionSizes: config.vision,
+      pictureSizes: (size) => {
+        const tiles = mostTiles(size, settings)
+        const patches = (settings.tile / config.vision.patch) ** 2
+        return { ...tileSizes(settings.tile, patches, tiles), features: tiles * imageSeqLen }
+      },
+    }
   },
 }
