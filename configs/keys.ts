@@ -27,6 +27,8 @@ export interface ConfigKey {
   /** In words, for error messages: `"full" or "lora"`, `an integer ≥ 1`. */
   readonly allowed: string
   readonly isPath: boolean
+  /** Values that are no paths where others are. */
+  readonly names: readonly unknown[]
   /** True for a section that holds other keys. */
   readonly isSection: boolean
 }
@@ -46,6 +48,7 @@ function walk(node: JsonNode, prefix: string): ConfigKey[] {
       description: child.description ?? '',
       allowed: allowed(child),
       isPath: branches(child).some((b) => b[PATH_MARK] === true),
+      names: branches(child).flatMap((b) => b.enum ?? []),
       isSection: child.properties !== undefined,
     }
     return [self, ...walk(child, key)]

@@ -148,9 +148,9 @@ function parseLayers(layers: readonly Layer[]): Config {
 /** The layer's values with its relative paths made absolute; a leading `~/` is the home folder. */
 function resolvePaths(layer: Layer): Tree {
   let values = layer.values
-  for (const { key, isPath } of configKeys().values()) {
+  for (const { key, isPath, names } of configKeys().values()) {
     const value = isPath ? get(values, key) : undefined
-    if (typeof value === 'string' && value !== '') {
+    if (typeof value === 'string' && value !== '' && !names.includes(value)) {
       values = merge(values, nest(key.split('.'), resolve(layer.base, expandHome(value))))
     }
   }

@@ -6,6 +6,7 @@ import { z } from 'zod'
 import { alarmConfigSchema } from '../actors/alarms.ts'
 import { ACK_WAIT_MS } from '../bus/limits.ts'
 import { PRECISIONS } from '../models/layers/precision.ts'
+import { EMBEDDING_MODELS } from '../models/similarity/names.ts'
 import type { FullGrpoConfig } from '../models/losses/grpo-config.ts'
 import { DEVICES } from './devices.ts'
 import { WORKERS } from './workers.ts'
@@ -235,6 +236,20 @@ const busSchema = z.strictObject({
     .describe('Encryption'),
 })
 
+const similaritySchema = z.strictObject({
+  kind: z
+    .enum(['embedding', 'exact'])
+    .default('embedding')
+    .describe('How alike two answers are: by embeddings, or equal after normalisation or not at all'),
+  model: z
+    .union([z.enum(EMBEDDING_MODELS), path(), z.null()])
+    .default(null)
+    .describe(
+      'A model of fastembed by name, fetched once, or a directory of its files, with a calibration.json or measured on ' +
+        'known words; null = the shipped word embeddings',
+    ),
+})
+
 /** Each recipe brings its own schema, so that adding one changes nothing here. */
 const recipeKnobs: Readonly<Record<string, z.ZodType>> = Object.fromEntries(
   Object.entries(recipes).map(([name, { configSchema }]) => [name, configSchema.prefault({})]),
@@ -254,6 +269,7 @@ export const configSchema = z.strictObject({
   prompts: promptsSchema.prefault({}).describe('Texts of the two roles'),
   recipe: z.enum(Object.keys(recipes)).default('consensus').describe('How rewards are composed'),
   recipes: z.strictObject(recipeKnobs).prefault({}).describe('Knobs of each recipe'),
+  similarity: similaritySchema.prefault({}).describe('Where answers and questions are compared by meaning'),
   loss: lossSchema.prefault({}).describe('GRPO'),
   optimizer: optimizerSchema.prefault({}).describe('AdamW and its schedule'),
   train: trainSchema.prefault({}).describe('How a step is computed'),

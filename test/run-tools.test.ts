@@ -10,6 +10,7 @@ import { embeddingSimilarity } from '../actors/rewards/similarity.ts'
 import { PACKAGE_ROOT, readConfig } from '../configs/load.ts'
 import { openEmbedder } from '../models/similarity/embedder.ts'
 import { assembleOptions } from '../runners/evolve/assemble-options.ts'
+import { exportCheckpoint } from '../runners/export/checkpoint.ts'
 import { writeOnnxExport } from '../runners/export/onnx.ts'
 import type { RunStatus } from '../runners/status/status.ts'
 import { openTap } from '../runners/tap/open.ts'
@@ -202,10 +203,14 @@ describe('visplay export of checkpoints', () => {
     adapted.logprobs.forEach((logprob, t) => expect(whole.logprobs[t]).toBeCloseTo(logprob, 4))
     expect(Math.abs(adapted.logprobs[0]! - plain.logprobs[0]!)).toBeGreaterThan(1e-3)
     const onnx = join(dir, 'onnx')
-    expect((await lines('export', lora, '--format', 'onnx', '--out', onnx)).lines.at(-1)).toMatchObject({ version: 3 })
     // The exported graphs are tested in export-onnx.test.ts; here, that the weights are those of the version.
     const fromMerged = join(dir, 'onnx-of-merged')
     const signal = new AbortController().signal
+    const { tap, close } = await openTap(undefined, lora)
+    const config = readConfig(join(lora, 'config.yaml'))
+    const done = await exportCheckpoint(tap, { config, format: 'onnx', version: null, out: () => onnx, signal })
+    await close()
+    expect(done).toEqual({ dir: onnx, version: 3 })
     await writeOnnxExport(fromMerged, merged, { lora: null, weights: {} }, { signal })
     for (const file of await readdir(join(onnx, 'onnx')))
       expect(await readFile(join(onnx, 'onnx', file))).toEqual(await readFile(join(fromMerged, 'onnx', file)))

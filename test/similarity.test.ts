@@ -1,12 +1,17 @@
-import { mkdtempSync } from 'node:fs'
+import { cpSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { createJudge } from '../actors/rewards/recipes/registry.ts'
 import { exactSimilarity, meanDissimilarities, openSimilarity } from '../actors/rewards/similarity.ts'
 import type { Similarity } from '../actors/rewards/similarity.ts'
-import { openEmbedder } from '../models/similarity/embedder.ts'
+import { loadConfig, readConfig } from '../configs/load.ts'
+import { calibrate } from '../models/similarity/calibrate.ts'
+import { defaultDirectory, embeddingCache, openEmbedder } from '../models/similarity/embedder.ts'
+import { EMBEDDING_MODELS } from '../models/similarity/names.ts'
 import type { TextEmbedder } from '../models/similarity/embedder.ts'
+import { program } from './support/program.ts'
+import { SMALL_LEARNING } from './support/small-run.ts'
 
 /** Answers of one kind exclude each other. */
 const EXCLUSIVE = [
@@ -34,7 +39,7 @@ describe('the shipped embedding', () => {
   let similarity: Similarity
   beforeAll(async () => {
     embedder = await openEmbedder()
-    similarity = await openSimilarity()
+    similarity = await openSimilarity({ kind: 'embedding', model: null })
   })
   const cosine = async (a: string, b: string) => {
     const [x, y] = await embedder.embed([a, b])
@@ -99,7 +104,7 @@ describe('the shipped embedding', () => {
 
 describe('similarity', () => {
   it('is exact on demand', async () => {
-    const similarity = await openSimilarity({ kind: 'exact' })
+    const similarity = await openSimilarity({ kind: 'exact', model: null })
     expect(similarity).toBe(exactSimilarity)
     expect(await similarity.compare('Two', ['2', 'three'])).toEqual([1, 0])
     expect(await similarity.dissimilarities(['a b', 'A b', 'c'])).toEqual([0.5, 0.5, 1])
@@ -115,10 +120,74 @@ describe('similarity', () => {
   })
 
   it('says what a model directory lacks', async () => {
+    const open = (model: string) => openSimilarity({ kind: 'embedding', model })
     const directory = mkdtempSync(join(tmpdir(), 'visplay-similarity-'))
-    await expect(openSimilarity({ model: directory })).rejects.toThrow(/model\.onnx.*calibration\.json/)
-    await expect(openSimilarity({ modle: directory })).rejects.toThrow('modle')
+    await expect(open(directory)).rejects.toThrow(/model\.onnx.*missing.*similarity\.model/)
+    await expect(open(join(directory, 'gone'))).rejects.toThrow(/gone: no such directory on this machine/)
   })
+})
+
+describe('another model', () => {
+  it('is a directory with a calibration of its own, or measured on known words', async () => {
+    const directory = join(mkdtempSync(join(tmpdir(), 'visplay-similarity-')), 'other-words')
+    cpSync(defaultDirectory, directory, { recursive: true })
+    writeFileSync(join(directory, 'calibration.json'), '{"zero": 0.2, "one": 0.9}')
+    const own = await openSimilarity({ kind: 'embedding', model: directory })
+    expect(own.name).toBe('fastembed:other-words@0.2-0.9')
+    const [sofa, couch] = await (await openEmbedder()).embed(['sofa', 'couch'])
+    expect((await own.compare('sofa', ['couch']))[0]).toBeCloseTo((dot(sofa!, couch!) - 0.2) / 0.7, 5)
+    rmSync(join(directory, 'calibration.json'))
+    const { calibration } = await openEmbedder(directory)
+    // The shipped model's own, from trials: 0.5 and 0.8.
+    expect(Math.abs(calibration.zero - 0.5)).toBeLessThan(0.05)
+    expect(Math.abs(calibration.one - 0.8)).toBeLessThan(0.05)
+    expect(await openEmbedder(directory)).toMatchObject({ calibration })
+  })
+
+  it('is not measured where answers that exclude each other are as alike as synonyms', async () => {
+    const same = Float32Array.of(1, 0)
+    expect(await calibrate((texts) => Promise.resolve(texts.map(() => same)))).toEqual({ zero: 1, one: 1 })
+  })
+
+  it('is one that fastembed knows: its list is ours, and what cannot be fetched is said with where to put it', async () => {
+    const { EmbeddingModel } = await import('fastembed')
+    const known = Object.values(EmbeddingModel).filter((name) => name !== EmbeddingModel.CUSTOM)
+    expect([...EMBEDDING_MODELS].toSorted()).toEqual(known.toSorted())
+    const file = join(mkdtempSync(join(tmpdir(), 'visplay-similarity-')), 'file')
+    writeFileSync(file, '')
+    const cache = embeddingCache({ XDG_CACHE_HOME: file })
+    await expect(openEmbedder('fast-bge-small-en-v1.5', cache)).rejects.toThrow(
+      /fast-bge-small-en-v1\.5 cannot be fetched \(.*unpack.*fast-bge-small-en-v1\.5\/tokenizer\.json.*similarity\.model/,
+    )
+  })
+
+  it('is what a run judges with, and what its configuration says', async () => {
+    const dir = mkdtempSync(join(tmpdir(), 'visplay-similarity-'))
+    const directory = join(dir, 'other-words')
+    cpSync(defaultDirectory, directory, { recursive: true })
+    writeFileSync(join(directory, 'calibration.json'), '{"zero": 0.2, "one": 0.9}')
+    const run = join(dir, 'run')
+    const args = ['--steps', '1', '--out', run, ...SMALL_LEARNING, '--set', `similarity.model=${directory}`]
+    const { code, stderr } = await program(['evolve', '--json', ...args])
+    expect(code, stderr).toBe(0)
+    expect(readConfig(join(run, 'config.yaml')).similarity).toEqual({ kind: 'embedding', model: directory })
+    const { stdout } = await program(['export', run, '--ndjson'])
+    const records = stdout
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as { event: string; data: { judge: object } })
+    const judges = records.filter(({ event }) => event === 'verdict').map(({ data }) => data.judge)
+    expect(judges.length).toBeGreaterThan(0)
+    for (const judge of judges) expect(judge).toMatchObject({ similarity: 'fastembed:other-words@0.2-0.9' })
+    // A name is no path, a directory is one.
+    const named = loadConfig({ sets: ['similarity.model=fast-bge-base-en'] })
+    expect(named.similarity.model).toBe('fast-bge-base-en')
+    expect(loadConfig({ sets: ['similarity.model=words'] }).similarity.model).toBe(resolve('words'))
+    rmSync(directory, { recursive: true })
+    const gone = await program(['replay', run])
+    expect([gone.code, gone.stderr]).toEqual([1, expect.stringContaining('no such directory on this machine')])
+    rmSync(dir, { recursive: true, force: true, maxRetries: 20 })
+  }, 240_000)
 })
 
 function isSynonym(a: string, b: string): boolean {

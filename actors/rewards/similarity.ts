@@ -1,5 +1,4 @@
 /** How alike two answers are: the one place where the Judge looks beyond equality. */
-import { z } from 'zod'
 import { openEmbedder } from '../../models/similarity/embedder.ts'
 import type { TextEmbedder } from '../../models/similarity/embedder.ts'
 import { normalizeAnswer } from './normalize.ts'
@@ -46,16 +45,15 @@ export function embeddingSimilarity(embedder: TextEmbedder): Similarity {
   }
 }
 
-export const similarityConfigSchema = z.strictObject({
+export interface SimilarityConfig {
   /** `embedding`: calibrated cosine through fastembed. `exact`: equality after normalisation only. */
-  kind: z.enum(['embedding', 'exact']).default('embedding'),
-  /** Directory of a fastembed model with its calibration.json; null is the shipped one. */
-  model: z.string().nullable().default(null),
-})
+  readonly kind: 'embedding' | 'exact'
+  /** A directory, or a name that fastembed knows; null is the shipped model, which needs no download. */
+  readonly model: string | null
+}
 
-/** Opens the configured similarity; the shipped model needs no download. */
-export async function openSimilarity(rawConfig: unknown = {}): Promise<Similarity> {
-  const { kind, model } = similarityConfigSchema.parse(rawConfig)
+/** Opens the similarity of a configuration. Throws as `openEmbedder`. */
+export async function openSimilarity({ kind, model }: SimilarityConfig): Promise<Similarity> {
   return kind === 'exact' ? exactSimilarity : embeddingSimilarity(await openEmbedder(model ?? undefined))
 }
 

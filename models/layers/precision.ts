@@ -5,6 +5,9 @@ import type { HostTensor } from '../tensor.ts'
 export const PRECISIONS = ['fp32', 'int8', 'q4'] as const
 export type Precision = (typeof PRECISIONS)[number]
 
+/** Bytes that a product reads of each weight. */
+export const BYTES_PER_WEIGHT: Readonly<Record<Precision, number>> = { fp32: 4, int8: 1, q4: 0.625 }
+
 /** The tensors of a rounded weight, as `linearInt8` and `linearQ4` of the graph take them. */
 export interface Rounded<D extends 'int8' | 'uint8'> {
   readonly weight: HostTensor<D>

@@ -21,8 +21,9 @@ import type { Precision } from '../layers/precision.ts'
 import { positionDims } from '../layers/rotary.ts'
 import type { TextArchitecture } from '../layers/text-config.ts'
 import type { FrozenWeights } from '../io/stored-tensor.ts'
+import { unread } from '../tensor.ts'
 import type { Architecture, VisionInput } from './family.ts'
-import { type Holdings, type SessionUse, wideningOf } from './weight-holding.ts'
+import { type Holdings, holdingsFor, type SessionUse, wideningOf } from './weight-holding.ts'
 
 /** What every graph of a model is built from. */
 export interface GraphContext {
@@ -34,6 +35,12 @@ export interface GraphContext {
   readonly holdings: Holdings
   /** Frozen tensors are fed as the others are: one copy of them for all graphs, in the memory of a device. */
   readonly shared?: boolean
+}
+
+/** What graphs are built from that are not computed here: sizes without values. */
+export function sizesOnly(architecture: Architecture): GraphContext {
+  const frozen = Object.fromEntries(architecture.weights.map(({ name, dims }) => [name, unread(name, dims)]))
+  return { architecture, frozen, trainable: new Map(), lora: null, holdings: holdingsFor(0) }
 }
 
 export interface BuiltGraph {

@@ -4,9 +4,8 @@ import { Ports } from '../../actors/ports.ts'
 import { replacedBy, startOwnActor } from '../../actors/own/start.ts'
 import type { OwnActor } from '../../actors/own/define.ts'
 import { createJudge } from '../../actors/rewards/recipes/registry.ts'
-import { embeddingSimilarity } from '../../actors/rewards/similarity.ts'
+import { openSimilarity } from '../../actors/rewards/similarity.ts'
 import type { Access } from '../../bus/nats/access.ts'
-import { openEmbedder } from '../../models/similarity/embedder.ts'
 import { Closing } from '../evolve/closing.ts'
 import { hasEnded } from '../evolve/ended.ts'
 import { instanceOf } from '../evolve/instance.ts'
@@ -40,7 +39,7 @@ export async function inject({ access, run, actor, show, signal }: InjectOptions
     })
     const running = startOwnActor(ports, actor, {
       config,
-      similarity: embeddingSimilarity(await openEmbedder()),
+      similarity: await openSimilarity(config.similarity),
       recipe: createJudge(config.recipe, config.recipes[config.recipe]),
       images: config.groups.images,
       log: (message) => show({ event: 'note', message }),

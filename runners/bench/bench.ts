@@ -7,12 +7,24 @@ import { clipScale, globalNorm } from '../../models/optim/clip.ts'
 import type { GrpoConfig } from '../../models/losses/grpo-config.ts'
 import { loadModel } from '../../models/vlm/load.ts'
 import type { TrainMode } from '../../models/vlm/load-options.ts'
-import { loadSmolVlmConfig } from '../../models/vlm/smolvlm/config.ts'
-import { loadSmolVlmProcessor } from '../../models/vlm/smolvlm/processor.ts'
-import { type Passes, flops, flopsPerUnit, FORWARD, FULL_UPDATE, LORA_UPDATE, type Work } from './flops.ts'
+import type { Architecture, Picture } from '../../models/vlm/family.ts'
+import { familyOf } from '../../models/vlm/registry.ts'
+import { measureBandwidth } from './bandwidth.ts'
+import {
+  decodedBytes,
+  type Passes,
+  flops,
+  flopsPerUnit,
+  FORWARD,
+  FULL_UPDATE,
+  keyBytes,
+  LORA_UPDATE,
+  type Work,
+} from './flops.ts'
 import { measureGemm } from './gemm.ts'
 import { digits, median, timed, withPeakMemory } from './measure.ts'
 import {
+  noisePicture,
   noisePictures,
   policyGroups,
   rollout,
@@ -26,6 +38,8 @@ import {
 export interface Subject {
   readonly name: string
   readonly dir: string
+  /** Pixels a side of the pictures. */
+  readonly pixels: number
   readonly train: 'lora' | 'full'
   readonly workloadName: string
   readonly workload: Workload
@@ -56,7 +70,15 @@ const CORRECTED: GrpoConfig = { ...LOSS, sampler_cap: 2 }
 const ADAMW = { lr: 1e-5, betas: [0.9, 0.95], eps: 1e-8, weightDecay: 0 } as const
 /** TRL's example configuration: every linear layer of the text model. */
 const LORA = { kind: 'lora', r: 16, alpha: 32, seed: 0 } as const
-const LORA_TARGETS = String.raw`text_model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj$`
+const LORA_TARGETS = String.raw`\.layers\.\d+\.(self_attn|mlp)\.\w+_proj$`
+
+/** Rates of the machine that shares refer to. */
+export interface Bounds {
+  /** 10⁹ operations of float32 matrix products for a second of one core. */
+  readonly gflopsPerCore: number
+  /** 10⁹ bytes of memory a second. */
+  readonly gbPerSecond: number
+}
 
 /** Rates of float32 matrix products; the best one for a second of one core is the bound that shares refer to. */
 export async function benchGemm(options: BenchOptions): Promise<BenchRow> {
@@ -76,17 +98,25 @@ export async function benchGemm(options: BenchOptions): Promise<BenchRow> {
   }
 }
 
+/** Rates of memory: of a product of one row, and of copies in several threads (bytes read and written). */
+export async function benchBandwidth(options: BenchOptions): Promise<BenchRow> {
+  options.onNote('memory bandwidth')
+  const { product, copy } = await measureBandwidth({ threads: options.threads, repeats: 2 * options.repeats + 1 })
+  return {
+    row: 'bandwidth',
+    product: digits(product),
+    copy: digits(copy),
+    gbPerSecond: digits(Math.max(product, copy)),
+  }
+}
+
 /** Rows of one subject: sessions, rollouts, update, step with and without the tree. */
-export async function* benchSubject(
-  subject: Subject,
-  gflopsPerCore: number,
-  options: BenchOptions,
-): AsyncGenerator<BenchRow> {
+export async function* benchSubject(subject: Subject, bounds: Bounds, options: BenchOptions): AsyncGenerator<BenchRow> {
   const train: TrainMode = subject.train === 'full' ? { kind: 'full' } : { ...LORA, targets: LORA_TARGETS }
   // Weights that change cannot be rounded once.
   const rollouts = subject.train === 'full' ? 'fp32' : options.rollouts
   const loaded = await timed(() => loadModel(subject.dir, { train, threads: options.threads, rollouts }))
-  const bench = await SubjectBench.open(subject, loaded.value, gflopsPerCore, { ...options, rollouts })
+  const bench = await SubjectBench.open(subject, loaded.value, bounds, { ...options, rollouts })
   try {
     yield* bench.rows(loaded.seconds)
   } finally {
@@ -107,7 +137,6 @@ interface Step {
 }
 
 class SubjectBench {
-  readonly #pixels: number
   readonly #unit: ReturnType<typeof flopsPerUnit>
   #adam
   #seed = 0
@@ -115,25 +144,19 @@ class SubjectBench {
   private constructor(
     private readonly subject: Subject,
     private readonly model: Model,
-    private readonly gflopsPerCore: number,
+    private readonly bounds: Bounds,
     private readonly options: BenchOptions,
-    pixels: number,
-    unit: ReturnType<typeof flopsPerUnit>,
+    private readonly architecture: Architecture,
+    picture: Picture,
   ) {
-    this.#pixels = pixels
-    this.#unit = unit
+    this.#unit = flopsPerUnit(architecture, picture)
     this.#adam = initAdamW(model.trainable())
   }
 
-  static async open(
-    subject: Subject,
-    model: Model,
-    gflopsPerCore: number,
-    options: BenchOptions,
-  ): Promise<SubjectBench> {
-    const config = await loadSmolVlmConfig(subject.dir)
-    const { settings } = await loadSmolVlmProcessor(subject.dir, config)
-    return new SubjectBench(subject, model, gflopsPerCore, options, settings.tile, flopsPerUnit(config, settings.tile))
+  static async open(subject: Subject, model: Model, bounds: Bounds, options: BenchOptions): Promise<SubjectBench> {
+    const { architecture, processor } = await (await familyOf(subject.dir)).open(subject.dir)
+    const picture = await noisePicture(processor, subject.pixels)
+    return new SubjectBench(subject, model, bounds, options, architecture, picture)
   }
 
   async *rows(loadSeconds: number): AsyncGenerator<BenchRow> {
@@ -165,17 +188,19 @@ class SubjectBench {
     const tokens = sampledTokens(cached.value[0]!.value)
     const samples = sampledTokens(short.value[0]!.value)
     const work = { ...workOf(cached.value[0]!.value), pictures: 0 }
+    const decodeSeconds = seconds(cached.value) - seconds(short.value)
     return this.#row('rollout', {
       newTokens: tokens,
       seconds: digits(seconds(unseen.value)),
       secondsPicturesKnown: digits(seconds(cached.value)),
       tokensPerSecond: digits(tokens / seconds(unseen.value)),
       tokensPerSecondPicturesKnown: digits(tokens / seconds(cached.value)),
-      decodeTokensPerSecond: digits((tokens - samples) / (seconds(cached.value) - seconds(short.value))),
+      decodeTokensPerSecond: digits((tokens - samples) / decodeSeconds),
       coreSecondsPicturesKnown: digits(coreSeconds),
       prefillSeconds: digits(seconds(short.value)),
       visionSecondsPerPicture: digits((seconds(unseen.value) - seconds(cached.value)) / this.subject.workload.images),
       gemmShare: this.#share(work, FORWARD, coreSeconds),
+      ...this.#decodeShare(cached.value[0]!.value, decodeSeconds),
       peakMb: Math.max(cached.peakMb, unseen.peakMb),
     })
   }
@@ -215,6 +240,10 @@ class SubjectBench {
       updateRowTokensPerSecond: digits(rows / of('updateSeconds')),
       gemmShare: this.#share(work, full ? FULL_UPDATE : LORA_UPDATE, of('updateCoreSeconds')),
       ...mismatch(last.metrics),
+      // Forward and backward read the weights at least once each.
+      bandwidthShare: digits(
+        (2 * decodedBytes(this.architecture)) / 1e9 / of('updateSeconds') / this.bounds.gbPerSecond,
+      ),
       peakMb,
     })
   }
@@ -246,7 +275,7 @@ class SubjectBench {
 
   #rollout(name: string, how: { readonly tree: boolean; readonly most?: number }): Promise<Rollout[]> {
     this.options.signal.throwIfAborted()
-    const pictures = noisePictures(this.subject.workload.images, this.#pixels, name)
+    const pictures = noisePictures(this.subject.workload.images, this.subject.pixels, name)
     return rollout(this.model, this.subject.workload, pictures, { ...how, seed: ++this.#seed })
   }
 
@@ -265,13 +294,29 @@ class SubjectBench {
 
   /** Of what plain matrix products do in the same processor time. */
   #share(work: Work, passes: Passes, coreSeconds: number): number {
-    return digits(flops(this.#unit, work, passes) / 1e9 / coreSeconds / this.gflopsPerCore)
+    return digits(flops(this.#unit, work, passes) / 1e9 / coreSeconds / this.bounds.gflopsPerCore)
+  }
+
+  /**
+   * Of the bound of decoding, where all samples are decoded side by side: each step reads every weight and the keys of
+   * every token once.
+   */
+  #decodeShare(rollouts: readonly Rollout[], seconds: number): BenchRow {
+    if (this.subject.workload.questions) return {}
+    const steps = this.subject.workload.answers.tokens - 1
+    const prompts = rollouts.reduce((n, { generated }) => n + generated.promptTokens, 0)
+    const samples = rollouts.reduce((n, { generated }) => n + generated.samples.length, 0)
+    // Step t reads the prompts and the t tokens of each sample before it.
+    const keys = steps * prompts + (samples * steps * (steps + 1)) / 2
+    const weights = decodedBytes(this.architecture, this.options.rollouts)
+    const bytes = steps * weights + keys * keyBytes(this.architecture)
+    return { decodeBandwidthShare: digits(bytes / 1e9 / seconds / this.bounds.gbPerSecond) }
   }
 
   #row(row: string, values: BenchRow): BenchRow {
     const { name, workloadName, train } = this.subject
     const { rollouts } = this.options
-    return { row, model: name, pixels: this.#pixels, train, rollouts, workload: workloadName, ...values }
+    return { row, model: name, pixels: this.subject.pixels, train, rollouts, workload: workloadName, ...values }
   }
 }
 

@@ -1,12 +1,13 @@
 /** A tokenizer of one token per byte, padded with fillers to a vocabulary, so that every sampled id decodes. */
 
-const SPECIAL = ['<fake_token_around_image>', '<image>', '<end_of_utterance>', '<global-img>']
-
-const TEMPLATE = `<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}\
-{% if message['content'][0]['type'] == 'image' %}{{ ':' }}{% else %}{{ ': ' }}{% endif %}\
-{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}{% else %}{{ '<image>' }}{% endif %}\
-{% endfor %}<end_of_utterance>
-{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}`
+/** Of a model: its vocabulary, special tokens with their ids, and chat template. */
+export interface ByteTokenizer {
+  readonly vocabSize: number
+  readonly special: Readonly<Record<string, number>>
+  /** `tokenizer_config.json`. */
+  readonly config: Readonly<Record<string, string>>
+  readonly template: string
+}
 
 /** The 256 characters by which byte-level tokenizers write bytes: printable ones stand for themselves. */
 function byteAlphabet(): string[] {
@@ -15,24 +16,18 @@ function byteAlphabet(): string[] {
   return Array.from({ length: 256 }, (_, b) => String.fromCodePoint(printable(b) ? b : next++))
 }
 
-/** `tokenizer.json`, `tokenizer_config.json` and the chat template; SmolVLM's special tokens around `imageToken`. */
-export function byteTokenizerFiles(vocabSize: number, imageToken: number): Record<string, string> {
-  const special = new Map([
-    ['<|endoftext|>', 0],
-    ['<|im_start|>', 1],
-    ['<|im_end|>', 2],
-    ...SPECIAL.map((token, i) => [token, imageToken - 1 + i] as const),
-  ])
-  const taken = new Set(special.values())
+/** `tokenizer.json`, `tokenizer_config.json` and the chat template. */
+export function byteTokenizerFiles({ vocabSize, special, config, template }: ByteTokenizer): Record<string, string> {
+  const taken = new Set(Object.values(special))
   const free = Array.from({ length: vocabSize }, (_, id) => id).filter((id) => !taken.has(id))
   const alphabet = byteAlphabet()
   const vocab = Object.fromEntries([
-    ...special,
+    ...Object.entries(special),
     ...free.map((id, i) => [alphabet[i] ?? `<f${id}>`, id] as [string, number]),
   ])
   const tokenizer = {
     version: '1.0',
-    added_tokens: [...special].map(([content, id]) => ({ id, content, special: true, normalized: false })),
+    added_tokens: Object.entries(special).map(([content, id]) => ({ id, content, special: true, normalized: false })),
     normalizer: null,
     pre_tokenizer: { type: 'ByteLevel', add_prefix_space: false, use_regex: false },
     post_processor: null,
@@ -41,7 +36,7 @@ export function byteTokenizerFiles(vocabSize: number, imageToken: number): Recor
   }
   return {
     'tokenizer.json': JSON.stringify(tokenizer),
-    'tokenizer_config.json': JSON.stringify({ bos_token: '<|im_start|>', pad_token: '<|im_end|>' }),
-    'chat_template.jinja': TEMPLATE,
+    'tokenizer_config.json': JSON.stringify(config),
+    'chat_template.jinja': template,
   }
 }

@@ -1,34 +1,56 @@
 /** Which models and workloads are measured. */
 import { basename } from 'node:path'
-import { loadSmolVlmConfig } from '../../models/vlm/smolvlm/config.ts'
-import { loadSmolVlmProcessor } from '../../models/vlm/smolvlm/processor.ts'
-import { ARCHITECTURES, type Architecture } from './architectures.ts'
+import { familyOf } from '../../models/vlm/registry.ts'
+import type { Architecture } from './architectures.ts'
 import type { Subject } from './bench.ts'
 import { benchCheckpoint } from './checkpoint.ts'
-import type { Workload } from './workload.ts'
+import { noisePicture, type Workload } from './workload.ts'
 
-export interface Choice {
+/** What is asked for instead of the usual. */
+export interface Sizes {
+  readonly pixels?: number
+  readonly images?: number
+  readonly samples?: number
+  /** New tokens of a sample. */
+  readonly tokens?: number
+}
+
+export interface Choice extends Sizes {
   readonly architecture?: Architecture
   /** A checkpoint of the user's instead. */
   readonly dir?: string
   readonly quick: boolean
 }
 
+/** Of pictures for a checkpoint of unknown habits. */
+const USUAL_PIXELS = 512
+
+/** Pictures that an architecture is measured with; the first one when it has to be quick. */
+const PIXELS: Readonly<Record<Architecture, readonly number[]>> = {
+  tiny: [64],
+  'smolvlm-256m': [256, 512],
+  'smolvlm-500m': [256, 512],
+  'qwen2.5-vl-3b': [448],
+  'llava-1.5-7b': [336],
+}
+
 /** Without a choice: the tiny model and SmolVLM-256M. */
 export async function* subjects(choice: Choice, onNote: (line: string) => void): AsyncGenerator<Subject> {
-  if (choice.dir !== undefined) {
-    yield { name: basename(choice.dir), dir: choice.dir, ...lora(await onePrompt(choice.dir, 128, 64)) }
+  const { dir, quick, pixels: wanted } = choice
+  if (dir !== undefined) {
+    const pixels = wanted ?? USUAL_PIXELS
+    yield { name: basename(dir), dir, pixels, ...(await lora(dir, pixels, choice, USUAL)) }
     return
   }
-  const chosen = choice.architecture ? [choice.architecture] : ARCHITECTURES.filter((a) => a !== 'smolvlm-500m')
-  for (const architecture of chosen) {
-    const sizes = architecture === 'tiny' ? [64] : choice.quick ? [256] : [256, 512]
-    for (const pixels of sizes) {
+  const usual: readonly Architecture[] = ['tiny', 'smolvlm-256m']
+  for (const architecture of choice.architecture ? [choice.architecture] : usual) {
+    const sizes = PIXELS[architecture].slice(0, quick ? 1 : undefined)
+    for (const pixels of wanted === undefined || architecture === 'tiny' ? sizes : [wanted]) {
       onNote(`${architecture}: checkpoint with random weights`)
-      const dir = await benchCheckpoint(architecture, pixels)
-      const base = { name: architecture, dir }
+      const own = await benchCheckpoint(architecture, pixels)
+      const base = { name: architecture, dir: own, pixels }
       if (architecture === 'tiny') yield { ...base, train: 'full', workloadName: '64x2x8', workload: BOTH_ROLES }
-      yield { ...base, ...lora(await (architecture === 'tiny' ? onePrompt(dir, 85, 32) : onePrompt(dir, 128, 64))) }
+      yield { ...base, ...(await lora(own, pixels, choice, architecture === 'tiny' ? TINY : USUAL)) }
     }
   }
 }
@@ -44,28 +66,29 @@ const BOTH_ROLES: Workload = {
   answers: { samples: 8, tokens: 2, temperature: 0.035 },
 }
 
+/** Tokens of a prompt, image included, where the image leaves room; and of a completion. */
+interface Lengths {
+  readonly prompt: number
+  readonly tokens: number
+}
+const TINY: Lengths = { prompt: 85, tokens: 32 }
+const USUAL: Lengths = { prompt: 128, tokens: 64 }
+/** Text beside a picture at least. */
+const LEAST_TEXT = 32
 const TEXT = 'what color is the '
 
-/** Four pictures, eight completions of `tokens` each, of a prompt of `promptTokens`, image included. */
-async function onePrompt(
-  dir: string,
-  promptTokens: number,
-  tokens: number,
-): Promise<{ name: string; workload: Workload }> {
-  const processor = await loadSmolVlmProcessor(dir, await loadSmolVlmConfig(dir))
+/** LoRA; usually four pictures, eight completions of one prompt each. */
+async function lora(dir: string, pixels: number, { images = 4, samples = 8, ...sizes }: Sizes, usual: Lengths) {
+  const { processor } = await (await familyOf(dir)).open(dir)
+  const { layout } = await noisePicture(processor, pixels)
   const length = (prompt: string) => {
-    const { prefix, suffix } = processor.prompts.splitPrompt(prompt, {
-      rows: 0,
-      cols: 0,
-      features: processor.imageSeqLen,
-    })
+    const { prefix, suffix } = processor.prompts.splitPrompt(prompt, layout)
     return prefix.length + suffix.length
   }
+  const most = Math.max(usual.prompt, length('') + LEAST_TEXT)
   let prompt = ''
-  for (let i = 0; length(prompt + TEXT[i % TEXT.length]!) <= promptTokens; i++) prompt += TEXT[i % TEXT.length]!
-  const workload = { images: 4, questions: null, answers: { samples: 8, tokens, temperature: 1 }, prompt }
-  return { name: `4x8x${tokens}`, workload }
+  for (let i = 0; length(prompt + TEXT[i % TEXT.length]!) <= most; i++) prompt += TEXT[i % TEXT.length]!
+  const tokens = sizes.tokens ?? usual.tokens
+  const workload = { images, questions: null, answers: { samples, tokens, temperature: 1 }, prompt }
+  return { train: 'lora', workloadName: `${images}x${samples}x${tokens}`, workload } as const
 }
-
-const lora = ({ name, workload }: { name: string; workload: Workload }) =>
-  ({ train: 'lora', workloadName: name, workload }) as const

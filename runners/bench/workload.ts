@@ -2,6 +2,8 @@
 import sharp from 'sharp'
 import { tokenWeights } from '../../models/losses/normalization.ts'
 import type { GenerateRequest, Generated, ImageSource, Model, PolicyGroup } from '../../models/model.ts'
+import type { Picture, Processor } from '../../models/vlm/family.ts'
+import { readPicture } from '../../models/vlm/pictures.ts'
 import { Random } from '../world/random.ts'
 
 export interface Workload {
@@ -37,6 +39,11 @@ export function noisePictures(count: number, pixels: number, name: string): Imag
     }
     return { key: `${name}-${i}`, read: bytes }
   })
+}
+
+/** A noise picture as a family's processor prepares it. */
+export async function noisePicture(processor: Processor, pixels: number): Promise<Picture> {
+  return readPicture(processor, await noisePictures(1, pixels, 'sizes')[0]!.read())
 }
 
 /** Samples everything. Without the tree every completion brings its own picture prefix and prompt. */

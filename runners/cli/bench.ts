@@ -1,6 +1,6 @@
 /** `visplay bench`: speed and memory of this machine. */
 import { type Command, Option } from 'commander'
-import { ARCHITECTURES, type Architecture } from '../bench/architectures.ts'
+import { ARCHITECTURES, type Architecture, isArchitecture } from '../bench/architectures.ts'
 import type { BenchRow } from '../bench/bench.ts'
 import { type Precision, PRECISIONS } from '../../models/layers/precision.ts'
 import { BUS_PARTS, type BusPart } from '../bench/bus/parts.ts'
@@ -17,6 +17,10 @@ interface Options extends CommonOptions {
   readonly quick?: true
   readonly threads: number
   readonly rollouts: Precision
+  readonly pixels?: number
+  readonly images?: number
+  readonly samples?: number
+  readonly tokens?: number
   /** True without parts: all. */
   readonly bus?: true | readonly BusPart[]
   readonly actors: number
@@ -25,7 +29,8 @@ interface Options extends CommonOptions {
 export function command(): Command {
   const about = [
     'Measures rollouts, updates and whole GRPO steps, with and without the token tree, beside the rate of plain matrix',
-    'products. Models have real dimensions and random weights; --model measures a checkpoint of yours.',
+    'products and the bandwidth of memory. Models have real dimensions and random weights; --model measures a checkpoint',
+    `of yours, of any family, or one of ${ARCHITECTURES.join(', ')}.`,
     '',
     'With --bus it measures the bus, on a NATS server of its own (Linux only):',
     '  scale      completions/s, cores and bytes for ever more model actors,',
@@ -39,11 +44,16 @@ export function command(): Command {
     ['--arch tiny --quick --json', 'one row per measurement'],
     ['--arch smolvlm-256m --rollouts int8', 'samples from weights of 8 bits'],
     ['--model ./SmolVLM-256M-Instruct', 'a checkpoint'],
+    ['--model qwen2.5-vl-3b --images 1 --samples 4 --tokens 16', 'a large one with little work; writes 7.5 GB once'],
     ['--bus', 'the bus, all parts, about ten minutes'],
     ['--bus scale broadcast --actors 16 --json', 'some parts'],
   ])
-    .option('--model <dir>', MODEL)
+    .option('--model <dir>', `${MODEL}; or an architecture`)
     .addOption(new Option('--arch <name>', 'only this architecture').choices(ARCHITECTURES))
+    .option('--pixels <n>', 'pixels a side of the pictures', integer(16))
+    .option('--images <n>', 'pictures of a step, 4 if left out', integer(1))
+    .option('--samples <n>', 'completions for each picture, 8 if left out', integer(1))
+    .option('--tokens <n>', 'new tokens of a completion, 64 if left out (tiny: 32)', integer(2))
     .option('--quick', 'fewer repetitions and only the small picture')
     .option('--threads <n>', 'CPU threads; 0 = the cores of the machine', integer(0), 0)
     .addOption(
@@ -56,33 +66,40 @@ export function command(): Command {
     .action(run)
 }
 
-async function run({ model, arch, quick, threads, rollouts, json, bus, actors }: Options): Promise<void> {
-  if (model !== undefined && arch !== undefined) throw new UsageError('give either --model or --arch, not both')
+async function run({ arch, quick, threads, rollouts, json, bus, actors, ...options }: Options): Promise<void> {
+  if (options.model !== undefined && arch !== undefined) throw new UsageError('give either --model or --arch, not both')
+  const architecture = options.model !== undefined && isArchitecture(options.model) ? options.model : arch
+  const model = architecture === undefined ? options.model : undefined
   const output = createOutput(json === true)
   if (bus !== undefined) {
-    if (model !== undefined || arch !== undefined)
+    if (model !== undefined || architecture !== undefined)
       throw new UsageError('--bus measures no model: leave out --model and --arch')
     const { benchBusCommand } = await import('./bench-bus.ts')
     return benchBusCommand({ parts: bus === true ? BUS_PARTS : bus, actors, quick: quick === true }, output)
   }
-  const [{ benchGemm, benchSubject }, { subjects }] = await Promise.all([
+  const [{ benchBandwidth, benchGemm, benchSubject }, { subjects }] = await Promise.all([
     import('../bench/bench.ts'),
     import('../bench/subjects.ts'),
   ])
   const dir = model === undefined ? undefined : (await modelDir(model)).dir
   await interruptible(async (signal) => {
-    const options = { threads, rollouts, repeats: quick ? 1 : 3, signal, onNote: output.note }
+    const how = { threads, rollouts, repeats: quick ? 1 : 3, signal, onNote: output.note }
     const start = performance.now()
-    const gemm = await benchGemm(options)
+    const gemm = await benchGemm(how)
     print(output, gemm)
-    let rows = 1
+    const bandwidth = await benchBandwidth(how)
+    print(output, bandwidth)
+    const bounds = { gflopsPerCore: Number(gemm.gflopsPerCore), gbPerSecond: Number(bandwidth.gbPerSecond) }
+    let rows = 2
+    const { pixels, images, samples, tokens } = options
     const chosen = {
       quick: quick === true,
-      ...(arch && { architecture: arch }),
+      ...(architecture && { architecture }),
       ...(dir !== undefined && { dir }),
+      ...Object.fromEntries(Object.entries({ pixels, images, samples, tokens }).filter(([, n]) => n !== undefined)),
     }
     for await (const subject of subjects(chosen, output.note)) {
-      for await (const row of benchSubject(subject, Number(gemm.gflopsPerCore), options)) {
+      for await (const row of benchSubject(subject, bounds, how)) {
         print(output, row)
         rows++
       }

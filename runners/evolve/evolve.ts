@@ -1,7 +1,7 @@
 /** A run from beginning to end: model, images, bus, actors, measurements, results; and again after a crash. */
 import { join } from 'node:path'
 import { evalId, versionId } from '../../actors/ids.ts'
-import { embeddingSimilarity } from '../../actors/rewards/similarity.ts'
+import { openSimilarity, type Similarity } from '../../actors/rewards/similarity.ts'
 import { decodeWeights } from '../../actors/weights-codec.ts'
 import type { Bus, LogRecord } from '../../bus/bus.ts'
 import { accessWith, type Access } from '../../bus/nats/access.ts'
@@ -13,7 +13,6 @@ import type { Net } from '../../bus/net.ts'
 import { configToYaml } from '../../configs/load.ts'
 import type { Config } from '../../configs/schema.ts'
 import type { Model } from '../../models/model.ts'
-import { openEmbedder } from '../../models/similarity/embedder.ts'
 import type { Accuracy, EvolveEvent } from '../cli/events.ts'
 import { writeReport } from '../report/write.ts'
 import { sayEnded } from './ended.ts'
@@ -49,6 +48,7 @@ export async function evolve(asked: RunConfig, options: EvolveOptions): Promise<
   let folder: NewFolder | null = null
   try {
     const tls = await serverTls(asked)
+    const similarity = await openSimilarity(asked.similarity)
     const config = await decideRollouts(asked, (message) => show({ event: 'note', message }))
     const model = closing.add(await loadRunModel(config), (m) => m.dispose())
     signal.throwIfAborted()
@@ -56,7 +56,7 @@ export async function evolve(asked: RunConfig, options: EvolveOptions): Promise<
     const world = await prepareWorld(config, config.out, signal)
     const { net, access } = await openNet(config, tls, closing, (message) => show({ event: 'note', message }))
     folder = null
-    const done = await play(config, options, { model, world, net, access, tls, started, closing })
+    const done = await play(config, options, { model, similarity, world, net, access, tls, started, closing })
     show(done)
     return done
   } finally {
@@ -98,6 +98,7 @@ function shownConfig(config: RunConfig, { url }: Access): RunConfig {
 
 interface Stage {
   readonly model: Model
+  readonly similarity: Similarity
   readonly world: RunWorld
   readonly net: Net
   /** Where it is, for those who want to join. */
@@ -109,7 +110,7 @@ interface Stage {
 
 async function play(config: RunConfig, { show, signal }: EvolveOptions, stage: Stage): Promise<Done> {
   const { run, out } = config
-  const { model, world, net, access, tls, closing, started } = stage
+  const { model, similarity, world, net, access, tls, closing, started } = stage
   const bus = net.connect('evolve.main')
   await bus.putValue('config', shownConfig(config, access))
   await sayEnded(bus, false)
@@ -126,7 +127,7 @@ async function play(config: RunConfig, { show, signal }: EvolveOptions, stage: S
     net,
     model,
     base: model.trainable(),
-    similarity: embeddingSimilarity(await openEmbedder()),
+    similarity,
     world,
     record: { dir: out, onRecord: (record) => watch.record(record), onGallery: (lines) => watch.gallery(lines) },
     onWarning: (message, error) => watch.warn(message, error),

@@ -4,10 +4,8 @@ import { join } from 'node:path'
 import { toOnnx } from '../../models/graph/onnx.ts'
 import { weightBytes, writeOnnx } from '../../models/graph/onnx-files.ts'
 import { openCheckpoint } from '../../models/io/safetensors.ts'
-import { unread } from '../../models/tensor.ts'
 import { decoderGraph, embedTokensGraph, type ExportGraph, visionEncoderGraph } from '../../models/vlm/export-graphs.ts'
-import type { GraphContext } from '../../models/vlm/graphs.ts'
-import { holdingsFor } from '../../models/vlm/weight-holding.ts'
+import { type GraphContext, sizesOnly } from '../../models/vlm/graphs.ts'
 import { familyOf } from '../../models/vlm/registry.ts'
 import { type Trained, WholeWeights } from '../../models/vlm/whole-weights.ts'
 import { copySettings } from '../evolve/load.ts'
@@ -42,8 +40,7 @@ export async function writeOnnxExport(
 ): Promise<{ bytes: number }> {
   const family = await familyOf(base)
   const { architecture } = await family.open(base)
-  const frozen = Object.fromEntries(architecture.weights.map(({ name, dims }) => [name, unread(name, dims)]))
-  const context = { architecture, frozen, trainable: new Map(), lora: null, holdings: holdingsFor(0) }
+  const context = sizesOnly(architecture)
   const graphs = Object.entries(GRAPHS).map(([name, build]) => ({ name, ...build(context) }))
   const total = graphs.reduce((n, graph) => n + weightBytes(graph), 0)
   let done = 0

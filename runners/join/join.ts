@@ -1,7 +1,7 @@
 /** A process that takes part in a run of another: its actors pull work from the same queue, at their own pace. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Ports } from '../../actors/ports.ts'
-import { embeddingSimilarity } from '../../actors/rewards/similarity.ts'
+import { openSimilarity } from '../../actors/rewards/similarity.ts'
 import type { RunActor } from '../../actors/run-actor.ts'
 import { supervisor } from '../../actors/supervisor.ts'
 import type { Bus } from '../../bus/bus.ts'
@@ -10,7 +10,6 @@ import type { Net } from '../../bus/net.ts'
 import type { Device } from '../../configs/devices.ts'
 import type { Config } from '../../configs/schema.ts'
 import { type Worker, WORKERS } from '../../configs/workers.ts'
-import { openEmbedder } from '../../models/similarity/embedder.ts'
 import { Closing } from '../evolve/closing.ts'
 import { instanceOf } from '../evolve/instance.ts'
 import { loadRunModel } from '../evolve/load.ts'
@@ -74,7 +73,8 @@ async function startActors(
   { actors, show, signal }: JoinOptions,
   closing: Closing,
 ): Promise<{ names: string[]; device: string }> {
-  const similarity = embeddingSimilarity(await openEmbedder())
+  // Only a judge needs it; what it names may not be on this machine.
+  const similarity = actors.judge ? await openSimilarity(config.similarity) : null
   const running: RunActor[] = []
   const names: string[] = []
   const starters: Record<string, () => RunActor> = {}
@@ -94,7 +94,8 @@ async function startActors(
       const model = role === 'model' ? closing.add(await loadRunModel(config), (m) => m.dispose()) : null
       if (model) device = model.device
       const name = `${role}-${n}`
-      starters[name] = () => start(role, (ports) => workers[role](ports, { config, similarity, model: model! }))
+      starters[name] = () =>
+        start(role, (ports) => workers[role](ports, { config, similarity: similarity!, model: model! }))
       names.push(name)
     }
   }

@@ -1,9 +1,8 @@
 /** A replay of a run under a configuration: its own, or another to compare with. */
 import { Replay } from '../../actors/replay.ts'
 import { createJudge } from '../../actors/rewards/recipes/registry.ts'
-import { embeddingSimilarity } from '../../actors/rewards/similarity.ts'
+import { openSimilarity } from '../../actors/rewards/similarity.ts'
 import type { Config } from '../../configs/schema.ts'
-import { openEmbedder } from '../../models/similarity/embedder.ts'
 import { assembleOptions } from '../evolve/assemble-options.ts'
 
 /** @param only Judge again only what this recipe has judged; null = everything. */
@@ -11,7 +10,7 @@ export async function openReplay(config: Config, only: string | null): Promise<R
   return new Replay({
     recipe: createJudge(config.recipe, config.recipes[config.recipe]),
     only,
-    similarity: embeddingSimilarity(await openEmbedder()),
+    similarity: await openSimilarity(config.similarity),
     images: config.groups.images,
     assemble: assembleOptions(config),
   })

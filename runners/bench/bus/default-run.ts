@@ -5,12 +5,11 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { embeddingSimilarity, type Similarity } from '../../../actors/rewards/similarity.ts'
+import { openSimilarity, type Similarity } from '../../../actors/rewards/similarity.ts'
 import type { Net } from '../../../bus/net.ts'
 import { loadConfig } from '../../../configs/load.ts'
 import type { Config } from '../../../configs/schema.ts'
 import type { Model } from '../../../models/model.ts'
-import { openEmbedder } from '../../../models/similarity/embedder.ts'
 import type { Weights } from '../../../models/tensor.ts'
 import { Closing } from '../../evolve/closing.ts'
 import { loadRunModel } from '../../evolve/load.ts'
@@ -71,7 +70,7 @@ export class DefaultRun {
       const dir = closing.add(await mkdtemp(join(tmpdir(), 'visplay-bench-')), (d) => rm(d, { recursive: true }))
       const model = closing.add(await loadRunModel(config), (m) => m.dispose())
       const world = await prepareWorld(config, dir, options.signal)
-      const similarity = embeddingSimilarity(await openEmbedder())
+      const similarity = await openSimilarity(config.similarity)
       return new DefaultRun(config, options, dir, model, world, similarity, closing)
     } catch (error) {
       await closing.close()
