@@ -33,12 +33,18 @@ const STRIP = 64
  */
 export function roundInt8(weight: Float32Array, [out, into]: readonly [number, number]): Rounded<'int8'> {
   const scales = new Float32Array(out)
+  const inverses = new Float64Array(out)
   const levels = new Int8Array(weight.length)
   for (let from = 0; from < out; from += STRIP) {
     const to = Math.min(out, from + STRIP)
-    for (let o = from; o < to; o++) scales[o] = largest(weight, o * into, (o + 1) * into) / INT8_LEVELS
+    for (let o = from; o < to; o++) {
+      const most = largest(weight, o * into, (o + 1) * into)
+      scales[o] = most / INT8_LEVELS
+      inverses[o] = most === 0 ? 0 : INT8_LEVELS / most
+    }
     for (let i = 0; i < into; i++)
-      for (let o = from; o < to; o++) levels[i * out + o] = Math.round(weight[o * into + i]! / (scales[o]! || 1))
+      // `Math.round` in half the time: what is truncated is positive.
+      for (let o = from; o < to; o++) levels[i * out + o] = ((weight[o * into + i]! * inverses[o]! + 128.5) | 0) - 128
   }
   return {
     weight: { dtype: 'int8', dims: [into, out], data: levels },
@@ -66,8 +72,9 @@ export function roundQ4(
     const to = from + Math.min(block, into - column)
     const scale = signedLargest(weight, from, to) / -Q4_ZERO
     scales[b] = scale
+    const inverse = scale === 0 ? 0 : 1 / scale
     for (let i = from; i < to; i++) {
-      const level = Math.min(Q4_MOST, Math.round(weight[i]! / (scale || 1)) + Q4_ZERO)
+      const level = Math.min(Q4_MOST, (weight[i]! * inverse + Q4_ZERO + 0.5) | 0)
       packed[(b * block + i - from) >> 1]! |= (i - from) % 2 === 0 ? level : level << 4
     }
   }

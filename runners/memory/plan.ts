@@ -112,6 +112,9 @@ function alternatives(config: Config): { set: string; config: Config }[] {
       set: `generation.maxQuestionTokens=${half(generation.maxQuestionTokens)}`,
       config: { ...config, generation: { ...generation, maxQuestionTokens: half(generation.maxQuestionTokens) } },
     },
+    ...(model.rollouts === 'fp32'
+      ? []
+      : [{ set: 'model.rollouts=fp32', config: { ...config, model: { ...model, rollouts: 'fp32' as const } } }]),
     { set: 'loss.beta=0', config: { ...config, loss: { ...config.loss, beta: 0 } } },
   ]
 }
