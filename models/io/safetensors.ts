@@ -138,7 +138,7 @@ class FolderCheckpoint implements Checkpoint {
   readonly dir: string
   readonly #infos: ReadonlyMap<string, TensorInfo>
   readonly #files: ReadonlyMap<string, OpenFile>
-  readonly #piece = new Uint8Array(PIECE_BYTES)
+  #pieces: Uint8Array | null = null
 
   constructor(dir: string, infos: ReadonlyMap<string, TensorInfo>, files: ReadonlyMap<string, OpenFile>) {
     this.dir = dir
@@ -175,8 +175,9 @@ class FolderCheckpoint implements Checkpoint {
     if (dtype !== 'F32' && dtype !== 'BF16' && dtype !== 'F16') throw notFloating(name, info)
     const { handle, path } = this.#files.get(info.file)!
     if (offset % itemSize[dtype] !== 0) return null
+    const pieces = (this.#pieces ??= new Uint8Array(PIECE_BYTES))
     for (let done = 0; done < length; done += PIECE_BYTES) {
-      const piece = this.#piece.subarray(0, Math.min(PIECE_BYTES, length - done))
+      const piece = pieces.subarray(0, Math.min(PIECE_BYTES, length - done))
       await fill(handle, info.file, piece, offset + done)
       assertFiniteBits(name, dtype, piece, done / itemSize[dtype], info.file)
     }
