@@ -29,7 +29,7 @@ export async function* checkDevice(
 
 /** Until all is checked or the process dies; `ended` gets the names of the checks that are over, the deadly one included. */
 async function* oneProcess(command: Command, ended: Set<string>): AsyncGenerator<DeviceResult> {
-  const child = fork(SCRIPT, { stdio: ['ignore', 'ignore', 'ignore', 'ipc'] })
+  const child = fork(SCRIPT, { execArgv: [], stdio: ['ignore', 'ignore', 'ignore', 'ipc'] })
   const exit = once(child, 'exit') as Promise<[code: number | null, signal: NodeJS.Signals | null]>
   // Closed after the last message, whatever ends the process.
   const messages = on(child, 'message', { close: ['disconnect'] })
@@ -48,7 +48,11 @@ async function* oneProcess(command: Command, ended: Set<string>): AsyncGenerator
     const over = ended.size === command.checks.length
     if (code === 0 && over) return
     ended.add(current)
-    yield { check: over ? 'end' : current, status: 'fail', detail: `ended the process (${signal ?? `exit code ${code}`})` }
+    yield {
+      check: over ? 'end' : current,
+      status: 'fail',
+      detail: `ended the process (${signal ?? `exit code ${code}`})`,
+    }
   } finally {
     clearTimeout(silence)
     child.kill('SIGKILL')
