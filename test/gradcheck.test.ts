@@ -8,17 +8,26 @@ import { Session } from '../models/runtime/session.ts'
 import { f32, sizeOf } from '../models/tensor.ts'
 import { rng } from './support/rng.ts'
 
+/** Elements of an input that are looked at. */
+const MOST = 30
+
 async function check(name: string, c: OpCase): Promise<void> {
   const { graph, values, outputs, feeds } = caseGraph(c)
   if (c.refuses) return expect(() => grad(outputs['loss']!, values), name).toThrow(c.refuses)
   const session = await Session.create(graph, outputs, { threads: 1 })
   const analytic = await session.run(feeds)
-  const lossAt = async () => (await session.run(feeds)).loss!.data[0] as number
+  // Summed in float64: the differences are small beside the sum.
+  const weights = feeds['weights']!.data as Float32Array
+  const lossAt = async () => {
+    const y = (await session.run(feeds)).y!.data as Float32Array
+    return y.reduce((sum, x, k) => sum + x * weights[k]!, 0)
+  }
+  expect(analytic.loss!.data[0], name).toBeCloseTo(await lossAt(), 2)
   const h = 1 / 128
   for (const [i] of c.inputs.entries()) {
     const data = feeds[`x${i}`]!.data as Float32Array
     expect(analytic[`g${i}`]!.dims, `${name}: shape of gradient ${i}`).toEqual(feeds[`x${i}`]!.dims)
-    for (let k = 0; k < data.length; k++) {
+    for (let k = 0; k < data.length; k += Math.ceil(data.length / MOST)) {
       const x = data[k]!
       data[k] = x + h
       const up = await lossAt()

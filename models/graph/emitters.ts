@@ -105,16 +105,19 @@ function emitAfter(
 /** Scores over this many keys are as fast when they are written. */
 const FEW_KEYS = 512
 
-/** Attention by head: the query heads of one key head are stacked along the token axis, so that keys are never repeated. */
+/**
+ * Attention by head: the query heads of one key head are stacked along the token axis, so that keys are never repeated.
+ * `blocks` allows an operator of onnxruntime's own that goes through many keys in blocks.
+ */
 export const attentionWith =
-  (emitProduct: EmitProduct): Emit<'attention'> =>
+  (emitProduct: EmitProduct, blocks: boolean): Emit<'attention'> =>
   (w, node, [q, k, v, bias], [out, ...saved]) => {
     const { heads, kvHeads } = node.attrs
     const [values, keys] = [node.inputs[0]!, node.inputs[1]!]
     const [batch, n, t, repeats] = [values.dim(0), values.dim(1), keys.dim(1), heads / kvHeads]
     // Of many keys the scores would fill the memory; onnxruntime goes through them in blocks where nothing else is asked for.
     const few = typeof t === 'number' && t <= FEW_KEYS
-    if (!few && !bias && saved.length === 0 && heads === kvHeads)
+    if (blocks && !few && !bias && saved.length === 0 && heads === kvHeads)
       return w.node('MultiHeadAttention', [q!, k!, v!], [out!], { num_heads: heads }, 'com.microsoft')
     const size = Number(values.dim(2)) / heads
     const [probs, qh, kh, vh] = ['probs', 'q', 'k', 'v'].map((hint, i) => saved[i] || w.fresh(hint)) as [
@@ -267,7 +270,7 @@ export const emitters: Emitters = {
       'com.microsoft',
     )
   },
-  attention: attentionWith(fusedProduct),
+  attention: attentionWith(fusedProduct, true),
   tokenLogprob: tokenLogprobWith(fusedProduct, pickColumn),
   linearInt8: emitLinearInt8,
   linearQ4: emitLinearQ4,

@@ -1,6 +1,6 @@
 /**
  * Every op and its attributes. The tables of shapes (shapes.ts), gradients (vjps.ts), ONNX emission (emitters.ts) and
- * finite-difference cases (test/gradcheck.test.ts) are total over these keys: an op without a rule does not compile.
+ * cases to check them on (op-cases.ts) are total over these keys: an op without a rule does not compile.
  */
 import type { DType } from '../tensor.ts'
 import type { Dim, Dims } from './graph.ts'

@@ -47,6 +47,10 @@ const pair = (f: (a: Value, b: Value) => Value, range?: [number, number]): OpCas
 const one = (f: (x: Value) => Value, range?: [number, number], zero = false): OpCase[] => [
   { inputs: [[2, 3]], build: ([x]) => f(x!), ...(range && { range }), zero },
 ]
+/** Longer than what one workgroup of a device takes in a go. */
+const wide = (f: (x: Value) => Value, range?: readonly [number, number], zero = false): OpCase[] => [
+  { inputs: [[3, 300]], build: ([x]) => f(x!), ...(range && { range }), zero },
+]
 const flag = (f: (a: Value, b: Value) => Value): OpCase[] => [
   { inputs: [[2, 3], [3]], build: ([a, b]) => op.cast(f(a!, b!), 'float32'), zero: true },
 ]
@@ -78,7 +82,7 @@ export const opCases: { [K in OpName]: OpCase[] } = {
   and: flag((a, b) => op.logicalAnd(op.less(a, b), op.greater(a, b))),
   not: flag((a, b) => op.logicalNot(op.less(a, b))),
   neg: one(op.neg),
-  exp: one(op.exp),
+  exp: [...one(op.exp), ...wide(op.exp)],
   log: one(op.log, [0.5, 2]),
   sqrt: one(op.sqrt, [0.5, 2]),
   tanh: one(op.tanh),
@@ -114,6 +118,13 @@ export const opCases: { [K in OpName]: OpCase[] } = {
     },
     {
       inputs: [
+        [2, 40, 72],
+        [68, 72],
+      ],
+      build: ([a, b]) => op.linear(a!, b!),
+    },
+    {
+      inputs: [
         [2, 5, 3],
         [3, 4],
       ],
@@ -141,16 +152,21 @@ export const opCases: { [K in OpName]: OpCase[] } = {
       build: ([a, b]) => op.matmul(a!, b!),
     },
   ],
-  softmax: one(op.softmax, [-2, 2]),
-  logSoftmax: one(op.logSoftmax, [-2, 2]),
+  softmax: [...one(op.softmax, [-2, 2]), ...wide(op.softmax, [-4, 4])],
+  logSoftmax: [...one(op.logSoftmax, [-2, 2]), ...wide(op.logSoftmax, [-4, 4])],
   reduceSum: [
     { inputs: [[2, 3, 4]], build: ([x]) => op.reduceSum(x!, { axes: [1] }) },
     { inputs: [[2, 3, 4]], build: ([x]) => op.reduceSum(x!, { axes: [-1, 0], keepdims: true }) },
+    ...wide((x) => op.reduceSum(x, { axes: [1] })),
   ],
-  reduceMean: one((x) => op.reduceMean(x, { axes: [-1] })),
-  reduceMax: one((x) => op.reduceMax(x, { axes: [0] })),
-  cumsum: one((x) => op.cumsum(x, -1)),
-  argmax: [{ inputs: [[2, 3]], build: ([x]) => op.cast(op.argmax(x!), 'float32'), zero: true }],
+  reduceMean: [one, wide].flatMap((cases) => cases((x) => op.reduceMean(x, { axes: [-1] }))),
+  reduceMax: [
+    ...one((x) => op.reduceMax(x, { axes: [0] })),
+    // Far enough apart for differences not to change which one is the largest.
+    ...wide((x) => op.reduceMax(x, { axes: [1] }), [-100, 100]),
+  ],
+  cumsum: [one, wide].flatMap((cases) => cases((x) => op.cumsum(x, -1))),
+  argmax: [one, wide].flatMap((cases) => cases((x) => op.cast(op.argmax(x), 'float32'), undefined, true)),
   reshape: one((x) => op.reshape(x, [3, 1, 2])),
   transpose: [{ inputs: [[2, 3, 4]], build: ([x]) => op.transpose(x!, [2, 0, 1]) }],
   broadcastTo: [{ inputs: [[2, 1, 3]], build: ([x]) => op.broadcastTo(x!, [5, 2, 4, 3]) }],
@@ -219,8 +235,14 @@ export const opCases: { [K in OpName]: OpCase[] } = {
       build: ([x]) => op.add(op.mul(x!, 0), op.cast(op.reshape(op.arange(x!, 0), ['N', 1]), 'float32')),
     },
   ],
-  layerNorm: [{ inputs: [[2, 3, 8], [8], [8]], build: ([x, w, b]) => op.layerNorm(x!, w!, b!, 1e-5) }],
-  rmsNorm: [{ inputs: [[2, 3, 8], [8]], build: ([x, w]) => op.rmsNorm(x!, w!, 1e-5) }],
+  layerNorm: [8, 300].map((d) => ({
+    inputs: [[2, 3, d], [d], [d]],
+    build: ([x, w, b]: readonly Value[]) => op.layerNorm(x!, w!, b!, 1e-5),
+  })),
+  rmsNorm: [8, 300].map((d) => ({
+    inputs: [[2, 3, d], [d]],
+    build: ([x, w]: readonly Value[]) => op.rmsNorm(x!, w!, 1e-5),
+  })),
   rotary: [false, true].map((inverse) => ({
     inputs: [[2, 3, 8]],
     indices: [i32([0, 4, 2, 1, 1, 3], [2, 3])],
@@ -260,6 +282,16 @@ export const opCases: { [K in OpName]: OpCase[] } = {
         [2, 'N', 8],
       ],
       sizes: { N: 5 },
+      build: ([q, k, v]) => op.attention(q!, k!, v!, null, { heads: 2, kvHeads: 2 }),
+      range: [-2, 2],
+    },
+    {
+      inputs: [
+        [1, 'N', 32],
+        [1, 'N', 32],
+        [1, 'N', 32],
+      ],
+      sizes: { N: 150 },
       build: ([q, k, v]) => op.attention(q!, k!, v!, null, { heads: 2, kvHeads: 2 }),
       range: [-2, 2],
     },

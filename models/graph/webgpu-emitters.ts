@@ -41,7 +41,8 @@ const pickColumn = (w: Writer, x: string, index: string): string =>
 export const webgpuEmitters: Emitters = {
   ...emitters,
   matmul: matmulWith(product),
-  attention: attentionWith(product),
+  // MultiHeadAttention over more than a few keys is wrong there (onnxruntime 1.30 on SwiftShader).
+  attention: attentionWith(product, false),
   tokenLogprob: tokenLogprobWith(product, pickColumn),
   pick: (w, _node, [x, index], outputs) => w.node('Squeeze', [pickColumn(w, x!, index!), w.int64s([-1])], outputs),
   unpick: (w, { attrs }, [x, index], outputs) => {

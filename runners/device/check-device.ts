@@ -29,7 +29,7 @@ export async function* checkDevice(
 
 /** Until all is checked or the process dies; `ended` gets the names of the checks that are over, the deadly one included. */
 async function* oneProcess(command: Command, ended: Set<string>): AsyncGenerator<DeviceResult> {
-  const child = fork(SCRIPT, { stdio: ['ignore', 'ignore', 'ignore', 'ipc'] })
+  const child = fork(SCRIPT, { execArgv: [], stdio: ['ignore', 'ignore', 'ignore', 'ipc'] })
   const exit = once(child, 'exit') as Promise<[code: number | null, signal: NodeJS.Signals | null]>
   // Closed after the last message, whatever ends the process.
   const messages = on(child, 'message', { close: ['disconnect'] })

@@ -48,7 +48,7 @@ export class LogitsRunner {
   #session(kind: 'given' | 'none'): Promise<Session> {
     let session = this.#sessions.get(kind)
     if (!session) {
-      const { graph, params, hidden } = scoreTree(this.context, { kind })
+      const { graph, params, hidden } = scoreTree({ ...this.context, shared: false }, { kind })
       const rows = graph.input('rows', 'int32', ['R'])
       const output = logits(params, this.context.architecture.text, gather(flatten2d(hidden), rows))
       session = Session.create(graph, { logits: output }, this.options)
