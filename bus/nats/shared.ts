@@ -15,6 +15,11 @@ export interface NatsOptions {
   readonly ackWaitMs?: number
   /** How long an operation is repeated while the server is away or full, before UnavailableError. */
   readonly patienceMs?: number
+  /**
+   * For who owns the run: the folder where its blobs are files from now on, for processes of this machine alone; null =
+   * they are on the server. As the run says if left out.
+   */
+  readonly blobs?: string | null
   /** Bytes of blobs kept in memory. */
   readonly blobCacheBytes?: number
 }

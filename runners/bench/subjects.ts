@@ -54,7 +54,11 @@ async function onePrompt(
 ): Promise<{ name: string; workload: Workload }> {
   const processor = await loadSmolVlmProcessor(dir, await loadSmolVlmConfig(dir))
   const length = (prompt: string) => {
-    const { prefix, suffix } = processor.prompts.splitPrompt(prompt, { rows: 0, cols: 0, features: processor.imageSeqLen })
+    const { prefix, suffix } = processor.prompts.splitPrompt(prompt, {
+      rows: 0,
+      cols: 0,
+      features: processor.imageSeqLen,
+    })
     return prefix.length + suffix.length
   }
   let prompt = ''
