@@ -28,7 +28,7 @@ export class NatsBlobs {
 
   async put(bytes: Uint8Array): Promise<string> {
     const name = blobName(bytes)
-    if (!this.#cache.has(name)) await once(this.#puts, name, () => this.#store(name, bytes.slice()))
+    if (!this.#cache.has(name)) await once(this.#puts, name, () => this.#store(name, bytes))
     return name
   }
 

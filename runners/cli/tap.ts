@@ -1,5 +1,6 @@
 /** `visplay tap`: listens to a run. */
 import type { Command } from 'commander'
+import { constants, setPriority } from 'node:os'
 import type { Since } from '../../bus/nats/tap.ts'
 import { UsageError } from './fail.ts'
 import { interruptible } from './interrupt.ts'
@@ -48,6 +49,8 @@ async function run(filter: string, options: Options): Promise<void> {
     import('../tap/open.ts'),
     import('../tap/decode.ts'),
   ])
+  // Whoever only watches gets what the run leaves of the processor.
+  setPriority(constants.priority.PRIORITY_LOW)
   const server = await accessOf(options)
   const { tap, close } = await openTap(server, server === undefined ? chosenRun(options.run) : options.run)
   const wanted = options.trace === undefined ? () => true : belongsTo(options.trace)
