@@ -20,6 +20,8 @@ export interface NatsOptions {
    * they are on the server. As the run says if left out.
    */
   readonly blobs?: string | null
+  /** All who follow the log in this process share one reader of it: for a process of many actors, who read everything. */
+  readonly readLogOnce?: boolean
   /** Bytes of blobs kept in memory. */
   readonly blobCacheBytes?: number
 }
@@ -43,6 +45,7 @@ export interface Shared {
   readonly inboxPrefix: string
   readonly ackWaitMs: number
   readonly patienceMs: number
+  readonly readLogOnce: boolean
 }
 
 /**
@@ -80,6 +83,7 @@ export async function openShared(
     // That of the run, whatever is asked for now.
     ackWaitMs: (await ackWaitOf(jsm, run)) ?? ackWaitMs,
     patienceMs,
+    readLogOnce: options.readLogOnce ?? false,
   }
 }
 

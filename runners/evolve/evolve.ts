@@ -86,7 +86,7 @@ async function openNet(
   } else {
     access = await accessWith(bus.nats, { creds: bus.creds, ca: bus.tls.ca })
   }
-  const options = { ackWaitMs: bus.ackWait * 1000, blobs }
+  const options = { ackWaitMs: bus.ackWait * 1000, blobs, readLogOnce: true }
   return { net: closing.add(await connectNet(access, run, options), (net) => net.close()), access }
 }
 

@@ -48,8 +48,9 @@ export function natsWorld(server: NatsServer, folder: string | null = null): Wor
   return {
     open: async () => {
       // The first one owns the run; the others find out by themselves.
-      const blobs = nets.length === 0 ? { blobs: folder } : {}
-      const net = await connectNet(server.access, run, { ackWaitMs: ACK_WAIT_MS, patienceMs: 3000, ...blobs })
+      const own = nets.length === 0 ? { blobs: folder } : {}
+      const options = { ackWaitMs: ACK_WAIT_MS, patienceMs: 3000, readLogOnce: folder !== null }
+      const net = await connectNet(server.access, run, { ...options, ...own })
       nets.push(net)
       return net
     },

@@ -33,7 +33,7 @@ export async function withRun<T>(run: string, place: BlobsAt, job: (bench: Bench
     const storeDir = join(dir, 'nats')
     const blobs = place === 'files' ? blobFolder(storeDir) : null
     const server = closing.add(await startServer({ storeDir, run }), (s) => s.stop())
-    const net = closing.add(await connectNet(server.access, run, { blobs }), (n) => n.close())
+    const net = closing.add(await connectNet(server.access, run, { blobs, readLogOnce: true }), (n) => n.close())
     const [workerCreds, tapCreds] = [credentialsFile(storeDir, 'worker'), credentialsFile(storeDir, 'tap')]
     return await job({ run, net, serverPid: server.pid, url: server.url, workerCreds, tapCreds, dir })
   } finally {
