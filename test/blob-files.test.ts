@@ -100,6 +100,26 @@ test('writers of the same blob do not disturb each other, and a truncated one is
   await Promise.all(files.map((f) => f.close()))
 })
 
+test('the file of a deleted blob serves the next one of its size, never under the old name', async () => {
+  const files = new BlobFiles(folder)
+  const [first, second] = [randomBytes(2_000_000), randomBytes(2_000_000)]
+  await files.write(nameOf(first), first)
+  const { ino } = await stat(join(folder, nameOf(first)))
+  const reading = files.read(nameOf(first))
+  expect(await files.delete(nameOf(first))).toBe(true)
+  expect(await files.delete(nameOf(first))).toBe(false)
+  await files.write(nameOf(second), second)
+  expect((await stat(join(folder, nameOf(second)))).ino).toBe(ino)
+  expect(await files.read(nameOf(first))).toBeNull()
+  expect(Buffer.compare((await files.read(nameOf(second)))!, second)).toBe(0)
+  // Who reads while it is deleted gets it whole, or not at all.
+  const read = await reading
+  if (read !== null) expect(Buffer.compare(read, first)).toBe(0)
+  await files.delete(nameOf(second))
+  await files.close()
+  expect((await readdir(folder)).filter((file) => file.endsWith('.partial'))).toEqual([])
+})
+
 test('while the disk is full it is waited for, and that ends with one clear error', async () => {
   let full = 3
   class FullDisk extends BlobFiles {

@@ -9,6 +9,8 @@ import { randomHex } from '../trace.ts'
 
 /** As the server does with its streams: a power failure costs what is younger. */
 const SYNC_MS = 250
+/** Bytes of deleted blobs that are kept for the next ones. */
+const SPARE_BYTES = 128 * 1024 * 1024
 /** What is half written for so long, nobody writes any more. */
 const ABANDONED_MS = 600_000
 /** Holds what tells this folder from one of the same path on another machine. */
@@ -25,6 +27,12 @@ export class BlobFiles {
   readonly folder: string
   /** Written, and maybe not yet on the disk. */
   readonly #unsynced = new Set<string>()
+  /**
+   * Files of deleted blobs, by their size. Steps write blobs of the same sizes again and again, and what is written over
+   * costs the system a quarter of what is written anew.
+   */
+  readonly #spare = new Map<number, string[]>()
+  #spareBytes = 0
   #timer: NodeJS.Timeout | null = null
   #syncing: Promise<void> = Promise.resolve()
 
@@ -64,27 +72,54 @@ export class BlobFiles {
   async write(name: string, bytes: Uint8Array): Promise<void> {
     const path = this.#path(name)
     if ((await sizeOf(path)) === bytes.length) return
-    const partial = join(this.folder, `${name}.${process.pid}-${++partials}${PARTIAL}`)
-    try {
-      await writeWhole(partial, bytes)
-      await rename(partial, path)
-    } catch (error) {
-      await rm(partial, { force: true }).catch(() => {})
-      throw error
-    }
+    const partial = (await this.#overwrite(bytes)) ?? (await this.#writeAnew(bytes))
+    await rename(partial, path)
     this.#unsynced.add(name)
     this.#timer ??= setTimeout(() => this.#syncAll(), SYNC_MS)
   }
 
   /** Its bytes, not yet verified; null when there is no such file. */
   async read(name: string): Promise<Uint8Array | null> {
-    return orMissing(readWhole(this.#path(name)))
+    const path = this.#path(name)
+    for (;;) {
+      const read = await orMissing(readWhole(path))
+      if (read === null) return null
+      // Deleted meanwhile, it may be in use for another one already.
+      if ((await orMissing(stat(path)))?.ino === read.ino) return read.bytes
+    }
   }
 
   /** False when there is no such file. */
   async delete(name: string): Promise<boolean> {
     this.#unsynced.delete(name)
-    return (await orMissing(unlink(this.#path(name)).then(() => true))) ?? false
+    const path = this.#path(name)
+    const size = await sizeOf(path)
+    if (size === null) return false
+    if (this.#spareBytes + size > SPARE_BYTES) return (await orMissing(unlink(path).then(() => true))) ?? false
+    const spare = this.#partial()
+    this.#spareBytes += size
+    const deleted = await orMissing(rename(path, spare).then(() => true))
+    if (deleted) this.#spare.set(size, [...(this.#spare.get(size) ?? []), spare])
+    else this.#spareBytes -= size
+    return deleted ?? false
+  }
+
+  /** The file that has the bytes now; null without a spare one. */
+  async #overwrite(bytes: Uint8Array): Promise<string | null> {
+    const spare = this.#spare.get(bytes.length)?.pop()
+    if (spare === undefined) return null
+    this.#spareBytes -= bytes.length
+    return (await orMissing(writeWhole(spare, bytes, 'r+').then(() => true))) && spare
+  }
+
+  async #writeAnew(bytes: Uint8Array): Promise<string> {
+    const partial = this.#partial()
+    await writeWhole(partial, bytes, 'wx')
+    return partial
+  }
+
+  #partial(): string {
+    return join(this.folder, `${process.pid}-${++partials}${PARTIAL}`)
   }
 
   /** Names of all blobs. */
@@ -95,6 +130,9 @@ export class BlobFiles {
   /** What was written is on the disk, as far as the system tells. */
   async close(): Promise<void> {
     this.#syncAll()
+    const spare = [...this.#spare.values()].flat()
+    this.#spare.clear()
+    await Promise.all(spare.map((path) => rm(path, { force: true })))
     await this.#syncing
   }
 
@@ -117,24 +155,28 @@ export class BlobFiles {
   }
 }
 
-async function writeWhole(path: string, bytes: Uint8Array): Promise<void> {
-  const file = await open(path, 'wx')
+async function writeWhole(path: string, bytes: Uint8Array, flags: 'wx' | 'r+'): Promise<void> {
+  const file = await open(path, flags)
   try {
-    for (let at = 0; at < bytes.length;) at += (await file.write(bytes, at, bytes.length - at)).bytesWritten
+    for (let at = 0; at < bytes.length;) at += (await file.write(bytes, at, bytes.length - at, at)).bytesWritten
+  } catch (error) {
+    await rm(path, { force: true }).catch(() => {})
+    throw error
   } finally {
     await file.close()
   }
 }
 
-async function readWhole(path: string): Promise<Uint8Array> {
+async function readWhole(path: string): Promise<{ bytes: Uint8Array; ino: number }> {
   const file = await open(path)
   try {
-    const bytes = new Uint8Array((await file.stat()).size)
+    const { size, ino } = await file.stat()
+    const bytes = new Uint8Array(size)
     let at = 0
     for (let read = 1; read > 0 && at < bytes.length; at += read) {
       read = (await file.read(bytes, at, bytes.length - at)).bytesRead
     }
-    return bytes
+    return { bytes, ino }
   } finally {
     await file.close()
   }

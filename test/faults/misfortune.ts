@@ -160,9 +160,9 @@ function dieInFile(when: () => boolean): void {
   wrapBlobFiles(async (opening) => {
     const file = await opening()
     if (!when()) return file
-    const write = file.write.bind(file) as (bytes: Uint8Array, at: number, length: number) => Promise<unknown>
-    const dying = async (bytes: Uint8Array, at: number, length: number) => {
-      await write(bytes, at, Math.floor(length / 2))
+    const write = file.write.bind(file) as (...args: readonly unknown[]) => Promise<unknown>
+    const dying = async (bytes: Uint8Array, at: number, length: number, position: number) => {
+      await write(bytes, at, Math.floor(length / 2), position)
       return dieNow()
     }
     return Object.assign(file, { write: dying })
