@@ -109,7 +109,8 @@ export class BlobFiles {
     const spare = this.#spare.get(bytes.length)?.pop()
     if (spare === undefined) return null
     this.#spareBytes -= bytes.length
-    return (await orMissing(writeWhole(spare, bytes, 'r+').then(() => true))) && spare
+    // Gone, if somebody took this process for dead.
+    return orMissing(writeWhole(spare, bytes, 'r+').then(() => spare))
   }
 
   async #writeAnew(bytes: Uint8Array): Promise<string> {
