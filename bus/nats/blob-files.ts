@@ -4,7 +4,7 @@
  */
 import { constants } from 'node:fs'
 import { access, mkdir, open, readdir, readFile, rename, rm, stat, unlink, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { randomHex } from '../trace.ts'
 
 /** As the server does with its streams: a power failure costs what is younger. */
@@ -37,7 +37,8 @@ export class BlobFiles {
   #syncing: Promise<void> = Promise.resolve()
 
   constructor(folder: string) {
-    this.folder = folder
+    // Others, who are told of it, may be in another directory.
+    this.folder = resolve(folder)
   }
 
   /** Makes the folder if it is missing, and removes what killed processes have left half written; returns its mark. */
