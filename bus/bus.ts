@@ -80,7 +80,10 @@ export interface Bus {
   moveHead(head: Head, expected: number | null): Promise<boolean>
   /** Current head at once, then every change; re-read on reconnect. */
   watchHead(signal: AbortSignal): AsyncIterable<HeadEntry>
-  /** Stores bytes by content; returns `sha256-…`. Putting the same bytes again is free. */
+  /**
+   * Stores bytes by content; returns `sha256-…`. Putting the same bytes again is free. They are given away: nobody writes
+   * into them afterwards.
+   */
   putBlob(bytes: Uint8Array): Promise<string>
   /** Verified bytes; throws BlobError when missing or corrupt. */
   getBlob(name: string): Promise<Uint8Array>

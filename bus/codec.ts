@@ -20,6 +20,7 @@ const DATA_LIMIT = 64 * 1024 * 1024
 
 /** Where data too large for a message goes to and comes from. */
 export interface BlobStore {
+  /** Without a copy: nobody writes into the bytes afterwards. */
   putBlob(bytes: Uint8Array): Promise<string>
   /** Others may get the same bytes: nobody writes into them. */
   getBlob(name: string): Promise<Uint8Array>

@@ -216,6 +216,12 @@ const busSchema = z.strictObject({
     .max(3600)
     .default(ACK_WAIT_MS / 1000)
     .describe('Seconds until the work of a process that died goes to another; a live one renews its claim by itself'),
+  blobs: z
+    .enum(['auto', 'server'])
+    .default('auto')
+    .describe(
+      'Where weights, gradients and images are: files in the folder of the run, which every process of this machine finds, or on the NATS server; auto = on the server where other machines can join',
+    ),
   creds: path()
     .nullable()
     .default(null)

@@ -1,16 +1,16 @@
 /** The audit finds nothing in an honest log, and each invariant in a log that breaks it. */
 import { randomBytes } from 'node:crypto'
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { Objm } from '@nats-io/obj'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { Audit, INVARIANTS, type AuditRecord, type Invariant, type Violation } from '../actors/audit.ts'
 import type { HeadEntry } from '../bus/bus.ts'
 import type { EventData, EventName } from '../bus/messages.ts'
+import { blobFolder } from '../bus/nats/blob-files.ts'
 import { connectNats } from '../bus/nats/connect.ts'
 import { connectNet } from '../bus/nats/net.ts'
-import { stores, subjects } from '../bus/subjects.ts'
+import { subjects } from '../bus/subjects.ts'
 import { openTap } from '../runners/tap/open.ts'
 import { readLog, type AnyRecord } from '../runners/tap/records.ts'
 import { serverOf } from '../runners/tap/server-of.ts'
@@ -178,8 +178,7 @@ describe('visplay audit', () => {
     await bus.append('step', 's3', { step: 3, weights: 3, metrics: {}, groups: [], seconds: 1 })
     await net.close()
     const connection = await connectNats({ access: server.access, name: 'forger' })
-    const objects = await new Objm(connection).open(stores.blobs(server.run))
-    await objects.putBlob({ name: versions.at(-1)!.adapter }, randomBytes(10))
+    await writeFile(join(blobFolder(join(run, 'nats')), versions.at(-1)!.adapter), randomBytes(10))
     connection.publish(subjects.log(server.run, 'remark', 'forged'), 'no message')
     await connection.flush()
     await connection.close()

@@ -1,4 +1,4 @@
-/** One contract, two carriers: what every user of a bus may rely on. */
+/** One contract, two carriers, of which one keeps blobs and reads the log in two ways: what every user of a bus may rely on. */
 import { randomBytes } from 'node:crypto'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -14,6 +14,7 @@ import { memoryWorld, natsWorld, type World } from './helpers/bus-worlds.ts'
 
 let server: NatsServer
 let storeDir: string
+let folders = 0
 
 beforeAll(async () => {
   storeDir = await mkdtemp(join(tmpdir(), 'visplay-bus-'))
@@ -55,6 +56,10 @@ const pulling = (bus: Bus, credit: number, signal = never) =>
 describe.each([
   ['memory', () => memoryWorld()],
   ['nats', () => natsWorld(server)],
+  [
+    'nats, with blobs as files and one reader of the log',
+    () => natsWorld(server, join(storeDir, `blobs-${++folders}`)),
+  ],
 ])('bus on %s', (_, makeWorld) => {
   let world: World
   let net: Net

@@ -190,10 +190,13 @@ describe('running', () => {
   })
 })
 
-test('a server killed under load loses nothing that was acknowledged', async () => {
-  const storeDir = join(folder, 'killed')
+test.each([
+  ['each', false],
+  ['together', true],
+])('a server killed under load loses nothing that was acknowledged; followers read %s', async (how, readLogOnce) => {
+  const storeDir = join(folder, `killed-${how}`)
   let server = await startServer({ storeDir })
-  const net = await connectNet(server.access, 'load', { ackWaitMs: 3000 })
+  const net = await connectNet(server.access, 'load', { ackWaitMs: 3000, readLogOnce })
   const producer = net.connect('questioner.1')
   const worker = net.connect('judge.1')
   const stop = new AbortController()

@@ -129,6 +129,6 @@ function contextOf(
     find: (event, id) => bus.find(event, id),
     await: (event, id) => bus.await(event, id, signal),
     blob: (name) => bus.getBlob(name),
-    putBlob: (bytes) => bus.putBlob(bytes),
+    putBlob: (bytes) => bus.putBlob(bytes.slice()),
   }
 }

@@ -20,6 +20,8 @@ export interface Access {
   readonly authenticator: Authenticator | null
   /** Null: as the system does. */
   readonly trust: Trust | null
+  /** The folder on this machine where blobs of the run are files, if that is known; null = as the server says. */
+  readonly blobs: string | null
 }
 
 /** Which certificates of servers are good. */
@@ -30,15 +32,17 @@ export interface Trust {
   readonly pinned: Buffer | null
 }
 
+const UNKNOWN = { trust: null, blobs: null } as const
+
 /** An address with what it says about who connects taken out of it. Throws NatsServerError for what is no address. */
 export function accessTo(address: string): Access {
   const servers = address.split(',').map(parseServer)
   const { username, password } = servers[0]!
   const url = servers.map(({ protocol, host }) => `${protocol}//${host}`).join(',')
   const [user, pass] = [decodeURIComponent(username), decodeURIComponent(password)]
-  if (user === '') return { url, user: null, authenticator: null, trust: null }
-  if (pass === '') return { url, user: null, authenticator: tokenAuthenticator(user), trust: null }
-  return { url, user, authenticator: usernamePasswordAuthenticator(user, pass), trust: null }
+  if (user === '') return { url, user: null, authenticator: null, ...UNKNOWN }
+  if (pass === '') return { url, user: null, authenticator: tokenAuthenticator(user), ...UNKNOWN }
+  return { url, user, authenticator: usernamePasswordAuthenticator(user, pass), ...UNKNOWN }
 }
 
 function parseServer(address: string): URL {

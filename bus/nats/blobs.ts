@@ -1,33 +1,34 @@
-/** Content-addressed blobs of a run in JetStream's object store, with those last used kept in memory. */
+/** Content-addressed blobs of a run, wherever they are kept, with those last used in memory. */
 import { LRUCache } from 'lru-cache'
 import { blobName, verifyBlob } from '../blob-name.ts'
 import { BlobError } from '../bus.ts'
-import type { Lifetime } from '../lifetime.ts'
-import { stores } from '../subjects.ts'
-import type { BlobLink } from './blob-link.ts'
-import { patiently } from './patience.ts'
-import { readBlob } from './read-blob.ts'
-import { writeBlob } from './write-blob.ts'
 
 const ATTEMPTS = 3
 
+/** Keeps bytes under names. */
+export interface BlobPlace {
+  /** Resolves when they outlast this process; again is free. */
+  store(name: string, bytes: Uint8Array): Promise<void>
+  /** Not yet verified. Throws BlobError for what is not there, or not whole. */
+  fetch(name: string): Promise<Uint8Array>
+  delete(name: string): Promise<void>
+}
+
 export class NatsBlobs {
-  readonly #link: BlobLink
-  readonly #life: Lifetime
+  readonly #place: BlobPlace
   readonly #cache: LRUCache<string, Uint8Array>
   /** Transfers under way, so that actors of one process share them. */
   readonly #puts = new Map<string, Promise<void>>()
   readonly #gets = new Map<string, Promise<Uint8Array>>()
 
-  constructor(link: BlobLink, life: Lifetime, cacheBytes: number) {
-    this.#link = link
-    this.#life = life
+  constructor(place: BlobPlace, cacheBytes: number) {
+    this.#place = place
     this.#cache = new LRUCache({ maxSize: cacheBytes, sizeCalculation: (bytes) => bytes.length + 1 })
   }
 
   async put(bytes: Uint8Array): Promise<string> {
     const name = blobName(bytes)
-    if (!this.#cache.has(name)) await once(this.#puts, name, () => this.#store(name, bytes.slice()))
+    if (!this.#cache.has(name)) await once(this.#puts, name, () => this.#store(name, bytes))
     return name
   }
 
@@ -37,15 +38,11 @@ export class NatsBlobs {
 
   async delete(name: string): Promise<void> {
     this.#cache.delete(name)
-    await this.#patiently(`deleting blob ${name}`, () => this.#link.objects.delete(name))
+    await this.#place.delete(name)
   }
 
   async #store(name: string, bytes: Uint8Array): Promise<void> {
-    await this.#patiently(`storing blob ${name}`, async () => {
-      const info = await this.#link.objects.info(name)
-      if (info !== null && !info.deleted && info.size === bytes.length) return
-      await writeBlob(this.#link, stores.blobs(this.#link.run), name, bytes)
-    })
+    await this.#place.store(name, bytes)
     this.#cache.set(name, bytes)
   }
 
@@ -53,7 +50,7 @@ export class NatsBlobs {
   async #fetch(name: string): Promise<Uint8Array> {
     for (let attempt = 1; ; attempt++) {
       try {
-        const bytes = await this.#patiently(`fetching blob ${name}`, () => readBlob(this.#link, name))
+        const bytes = await this.#place.fetch(name)
         verifyBlob(name, bytes)
         this.#cache.set(name, bytes)
         return bytes
@@ -61,10 +58,6 @@ export class NatsBlobs {
         if (!(error instanceof BlobError) || attempt === ATTEMPTS) throw error
       }
     }
-  }
-
-  #patiently<T>(what: string, attempt: () => Promise<T>): Promise<T> {
-    return patiently(this.#link, this.#life, what, attempt)
   }
 }
 

@@ -1,4 +1,4 @@
-/** New records of the log, told to whoever waits for one of them: one reader for all waiters of a process. */
+/** New records of the log, told to whoever waits for one of them or listens to all: one reader for a whole process. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { RawRecord } from '../carrier.ts'
 import type { Lifetime } from '../lifetime.ts'
@@ -24,6 +24,9 @@ export class LogTail {
   readonly #waiters = new Map<string, Set<(record: RawRecord) => void>>()
   /** Every subject of the log up to where the reader is; null when there are too many. */
   #known: Set<string> | null = new Set()
+  readonly #listeners = new Set<(record: RawRecord) => void>()
+  /** The last record that was told, or that was there before. */
+  #at = 0
   #started: Promise<void> | null = null
 
   /** `life` is that of the connection, not of one bus. */
@@ -35,8 +38,7 @@ export class LogTail {
   /** Calls `found` when a record of this id is appended; once this resolves, nothing is missed. */
   async wait(event: EventName, id: string, found: (record: RawRecord) => void): Promise<Waiting> {
     const subject = subjects.log(this.#shared.run, event, id)
-    this.#started ??= this.#start()
-    await this.#started
+    await this.#running()
     const waiters = this.#waiters.get(subject) ?? new Set()
     this.#waiters.set(subject, waiters.add(found))
     return {
@@ -46,6 +48,22 @@ export class LogTail {
         if (waiters.size === 0 && this.#waiters.get(subject) === waiters) this.#waiters.delete(subject)
       },
     }
+  }
+
+  /** Calls `hear` with every record after `after`, in order and each once. */
+  async listen(hear: (record: RawRecord) => void): Promise<{ readonly after: number; stop(): void }> {
+    await this.#running()
+    this.#listeners.add(hear)
+    return { after: this.#at, stop: () => void this.#listeners.delete(hear) }
+  }
+
+  /** A start that fails is tried again by who comes next. */
+  #running(): Promise<void> {
+    this.#started ??= this.#start().catch((error: unknown) => {
+      this.#started = null
+      throw error
+    })
+    return this.#started
   }
 
   async #start(): Promise<void> {
@@ -59,6 +77,7 @@ export class LogTail {
       )
       this.#known = new Set(Object.keys(state.subjects ?? {}))
     }
+    this.#at = last
     void this.#follow(last + 1)
   }
 
@@ -78,6 +97,8 @@ export class LogTail {
   }
 
   #tell(record: RawRecord): void {
+    this.#at = record.seq
+    for (const hear of [...this.#listeners]) hear(record)
     this.#known?.add(record.subject)
     if (this.#known && this.#known.size > MEMORY) this.#known = null
     const waiters = this.#waiters.get(record.subject)

@@ -5,6 +5,7 @@ import type { EventName, LiveKind, TaskKind } from '../messages.ts'
 import { keyOf, subjects } from '../subjects.ts'
 import { randomHex } from '../trace.ts'
 import type { NatsBlobs } from './blobs.ts'
+import { followRecords } from './follow-log.ts'
 import { HeldTasks } from './held-tasks.ts'
 import type { LogTail } from './log-tail.ts'
 import { appendRecord, findRecord, readRecords } from './log.ts'
@@ -81,6 +82,8 @@ export class NatsCarrier implements Carrier {
   }
 
   read(events: readonly EventName[], options: ReadOptions): AsyncIterable<RawRecord> {
+    const { follow, ...rest } = options
+    if (follow && this.#shared.readLogOnce) return followRecords(this.#shared, this.#life, this.#tail, events, rest)
     return readRecords(this.#shared, this.#life, events, options)
   }
 

@@ -6,14 +6,12 @@ import { Lifetime } from '../lifetime.ts'
 import type { Net } from '../net.ts'
 import type { Access } from './access.ts'
 import { openBlobLink } from './blob-link.ts'
-import { NatsBlobs } from './blobs.ts'
 import { connectNats } from './connect.ts'
 import type { Link } from './link.ts'
 import { LogTail } from './log-tail.ts'
 import { NatsCarrier } from './nats-carrier.ts'
+import { openBlobs } from './open-blobs.ts'
 import { openShared, type NatsOptions } from './shared.ts'
-
-const CACHE_BYTES = 256 * 1024 * 1024
 
 /**
  * Connects this process to `run` on a server; makes the run's streams and stores if they do not exist.
@@ -34,7 +32,7 @@ export async function connectNet(access: Access, run: string, options: NatsOptio
     const shared = await openShared(connection, run, access.user, options)
     const tail = new LogTail(shared, life)
     const blobLink = await openBlobLink(bulk, shared, access.user)
-    const blobs = new NatsBlobs(blobLink, life, options.blobCacheBytes ?? CACHE_BYTES)
+    const { blobs, close: closeBlobs } = await openBlobs(blobLink, access, life, options)
     const buses = new Set<Bus>()
     return {
       run,
@@ -45,6 +43,7 @@ export async function connectNet(access: Access, run: string, options: NatsOptio
       },
       close: async () => {
         await Promise.all([...buses].map((bus) => bus.close()))
+        await closeBlobs()
         life.end()
         await Promise.all([leave(connection, shared.link), leave(bulk, blobLink.link)])
       },

@@ -15,6 +15,13 @@ export interface NatsOptions {
   readonly ackWaitMs?: number
   /** How long an operation is repeated while the server is away or full, before UnavailableError. */
   readonly patienceMs?: number
+  /**
+   * For who owns the run: the folder where its blobs are files from now on, for processes of this machine alone; null =
+   * they are on the server. As the run says if left out.
+   */
+  readonly blobs?: string | null
+  /** All who follow the log in this process share one reader of it: for a process of many actors, who read everything. */
+  readonly readLogOnce?: boolean
   /** Bytes of blobs kept in memory. */
   readonly blobCacheBytes?: number
 }
@@ -38,6 +45,7 @@ export interface Shared {
   readonly inboxPrefix: string
   readonly ackWaitMs: number
   readonly patienceMs: number
+  readonly readLogOnce: boolean
 }
 
 /**
@@ -75,6 +83,7 @@ export async function openShared(
     // That of the run, whatever is asked for now.
     ackWaitMs: (await ackWaitOf(jsm, run)) ?? ackWaitMs,
     patienceMs,
+    readLogOnce: options.readLogOnce ?? false,
   }
 }
 

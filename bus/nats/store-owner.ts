@@ -8,6 +8,7 @@ import { join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { accessTo, identityIn, isTls, type Access } from './access.ts'
+import { blobFolder } from './blob-files.ts'
 import { readCertificates } from './certificates.ts'
 import { credentialsFile } from './credentials.ts'
 import type { BusRole } from './roles.ts'
@@ -38,7 +39,9 @@ export async function listeningUrl(storeDir: string): Promise<string | null> {
  */
 export async function localAccess(storeDir: string, url: string, role: BusRole): Promise<Access> {
   const file = credentialsFile(storeDir, role)
-  const access = { ...accessTo(url), ...(existsSync(file) && (await identityIn(file))) }
+  const folder = blobFolder(storeDir)
+  const blobs = existsSync(folder) ? folder : null
+  const access = { ...accessTo(url), ...(existsSync(file) && (await identityIn(file))), blobs }
   if (!isTls(url)) return access
   const { first } = await readCertificates(certificateFile(storeDir))
   const ca = existsSync(caFile(storeDir)) ? (await readCertificates(caFile(storeDir))).pem : null

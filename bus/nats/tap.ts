@@ -1,5 +1,11 @@
 /** Listening to a run: what its log holds and what is said now. Publishes nothing, makes nothing, waits for nobody. */
-import { DeliverPolicy, jetstream, type ConsumerMessages, type JetStreamClient } from '@nats-io/jetstream'
+import {
+  DeliverPolicy,
+  jetstream,
+  type ConsumerMessages,
+  type JetStreamClient,
+  type JetStreamManager,
+} from '@nats-io/jetstream'
 import { Kvm } from '@nats-io/kv'
 import type { NatsConnection } from '@nats-io/nats-core'
 import { Objm } from '@nats-io/obj'
@@ -8,6 +14,8 @@ import { Channel } from '../channel.ts'
 import type { EventName } from '../messages.ts'
 import { keyOf, stores, subjects } from '../subjects.ts'
 import type { Access } from './access.ts'
+import type { BlobFiles } from './blob-files.ts'
+import { findFiles } from './blob-place.ts'
 import { connectNats } from './connect.ts'
 import { queuesOf, type Queue } from './queues.ts'
 import { readBlob } from './read-blob.ts'
@@ -43,9 +51,13 @@ const FAMILIES = ['task', 'log', 'live'] as const
 type Family = (typeof FAMILIES)[number]
 
 export class Tap {
+  /** Where its blobs are, once one was asked for. */
+  #files: Promise<BlobFiles | null> | null = null
+
   private constructor(
     private readonly connection: NatsConnection,
     private readonly js: JetStreamClient,
+    private readonly access: Access,
     readonly run: string,
   ) {}
 
@@ -59,7 +71,7 @@ export class Tap {
       await connection.close()
       throw new NatsServerError(`the NATS server at ${access.url} has no run "${run}"`, { cause })
     }
-    return new Tap(connection, js, run)
+    return new Tap(connection, js, access, run)
   }
 
   /** Messages in the order in which they come; those of the log in the order of the log, each once. */
@@ -91,10 +103,16 @@ export class Tap {
 
   /** Verified bytes of a blob of the run. */
   async getBlob(name: string): Promise<Uint8Array> {
-    const objects = await new Objm(this.js).open(stores.blobs(this.run))
-    const bytes = await readBlob({ objects, jsm: await this.js.jetstreamManager() }, name)
+    const jsm = await this.js.jetstreamManager()
+    this.#files ??= findFiles(jsm, this.run, this.access)
+    this.#files.catch(() => (this.#files = null))
+    const bytes = (await (await this.#files)?.read(name)) ?? (await this.#readFromServer(jsm, name))
     verifyBlob(name, bytes)
     return bytes
+  }
+
+  async #readFromServer(jsm: JetStreamManager, name: string): Promise<Uint8Array> {
+    return readBlob({ objects: await new Objm(this.js).open(stores.blobs(this.run)), jsm }, name)
   }
 
   /** What waits in the work queues. */

@@ -5,6 +5,7 @@ import { openSimilarity, type Similarity } from '../../actors/rewards/similarity
 import { decodeWeights } from '../../actors/weights-codec.ts'
 import type { Bus, LogRecord } from '../../bus/bus.ts'
 import { accessWith, type Access } from '../../bus/nats/access.ts'
+import { blobFolder } from '../../bus/nats/blob-files.ts'
 import type { ServerTls } from '../../bus/nats/certificates.ts'
 import { keepServer } from '../../bus/nats/keep-server.ts'
 import { connectNet } from '../../bus/nats/net.ts'
@@ -74,17 +75,20 @@ async function openNet(
   onNote: (message: string) => void,
 ): Promise<{ net: Net; access: Access }> {
   let access: Access
+  let blobs: string | null = null
   if (bus.nats === null) {
     const port = bus.port === null ? {} : { port: bus.port }
-    const options = { storeDir: join(out, 'nats'), onNote, host: bus.listen, run, ...port, ...(tls && { tls }) }
+    const storeDir = join(out, 'nats')
+    const options = { storeDir, onNote, host: bus.listen, run, ...port, ...(tls && { tls }) }
     const server = closing.add(await keepServer(options, onNote), (s) => s.stop())
     access = server.access
     if (tls === null && !isLoopback(bus.listen)) onNote(READABLE)
     await reclaimTasks(access, run)
+    if (isLoopback(bus.listen) && bus.blobs !== 'server') blobs = blobFolder(storeDir)
   } else {
     access = await accessWith(bus.nats, { creds: bus.creds, ca: bus.tls.ca })
   }
-  const options = { ackWaitMs: bus.ackWait * 1000 }
+  const options = { ackWaitMs: bus.ackWait * 1000, blobs, readLogOnce: true }
   return { net: closing.add(await connectNet(access, run, options), (net) => net.close()), access }
 }
 

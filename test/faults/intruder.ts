@@ -2,7 +2,11 @@
 import { jetstream, jetstreamManager, type JetStreamClient, type JetStreamManager } from '@nats-io/jetstream'
 import type { NatsConnection } from '@nats-io/nats-core'
 import { Objm } from '@nats-io/obj'
+import { existsSync } from 'node:fs'
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import type { Bus } from '../../bus/bus.ts'
+import { blobFolder } from '../../bus/nats/blob-files.ts'
 import { connectNats } from '../../bus/nats/connect.ts'
 import { connectNet } from '../../bus/nats/net.ts'
 import type { Net } from '../../bus/net.ts'
@@ -17,6 +21,7 @@ export class Intruder {
     readonly jsm: JetStreamManager,
     private readonly net: Net,
     private readonly connection: NatsConnection,
+    private readonly files: string,
   ) {}
 
   static async open(folder: string, run: string): Promise<Intruder> {
@@ -24,7 +29,8 @@ export class Intruder {
     const connection = await connectNats({ access, name: 'intruder' })
     const net = await connectNet(access, run)
     const jsm = await jetstreamManager(connection)
-    return new Intruder(run, net.connect('intruder.1'), jetstream(connection), jsm, net, connection)
+    const files = blobFolder(join(folder, 'nats'))
+    return new Intruder(run, net.connect('intruder.1'), jetstream(connection), jsm, net, connection, files)
   }
 
   /** Any bytes on any subject of the run, as the server takes them or not. */
@@ -42,6 +48,7 @@ export class Intruder {
 
   /** Replaces what a blob holds. */
   async overwriteBlob(name: string, bytes: Uint8Array): Promise<void> {
+    if (existsSync(this.files)) return writeFile(join(this.files, name), bytes)
     const objects = await new Objm(this.js).open(stores.blobs(this.run))
     await objects.putBlob({ name }, bytes)
   }

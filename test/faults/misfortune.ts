@@ -11,7 +11,15 @@ import { TrainingJob } from '../../actors/training-job.ts'
 import { CarriedBus } from '../../bus/carried-bus.ts'
 
 /** Where an Optimizer can die. */
-export const FAILPOINTS = ['training', 'blob', 'before-cas', 'after-cas', 'before-record', 'checkpoint'] as const
+export const FAILPOINTS = [
+  'training',
+  'file',
+  'server-blob',
+  'before-cas',
+  'after-cas',
+  'before-record',
+  'checkpoint',
+] as const
 export type Failpoint = (typeof FAILPOINTS)[number]
 
 const misfortuneSchema = z.strictObject({
@@ -23,17 +31,20 @@ const misfortuneSchema = z.strictObject({
   clock: z.number().int().optional(),
   /** Its event loop stands still for `ms` every `every` milliseconds. */
   block: z.strictObject({ every: z.number().int(), ms: z.number().int() }).optional(),
+  /** Its disk takes no blob while there is a file of this path. */
+  full: z.string().optional(),
   /** Every update takes this many milliseconds longer. */
   slow: z.number().int().optional(),
 })
 export type Misfortune = z.infer<typeof misfortuneSchema>
 
 export function strike(text: string | undefined): void {
-  const { die, freeze, clock, block, slow } = misfortuneSchema.parse(JSON.parse(text ?? '{}'))
+  const { die, freeze, clock, block, full, slow } = misfortuneSchema.parse(JSON.parse(text ?? '{}'))
   if (die) dieAt(die.at, die.step)
   if (freeze) freezeBeforeCas(freeze.step)
   if (clock !== undefined) shiftClock(clock)
   if (block) blockEventLoop(block)
+  if (full !== undefined) fillDisk(full)
   if (slow !== undefined) slowDown(slow)
 }
 
@@ -114,7 +125,8 @@ function dieAt(at: Failpoint, step: number): void {
         },
     )
   }
-  if (at === 'blob') dieInBlob(() => committing() === step)
+  if (at === 'file') dieInFile(() => committing() === step)
+  if (at === 'server-blob') dieInBlob(() => committing() === step)
   if (at === 'checkpoint') dieInCheckpoint()
 }
 
@@ -131,6 +143,37 @@ function dieInBlob(when: () => boolean): void {
         return sent
       },
   )
+}
+
+/** Wraps the opening of the files that become blobs when they are whole. */
+function wrapBlobFiles(how: (open: () => Promise<fs.promises.FileHandle>) => Promise<fs.promises.FileHandle>): void {
+  const { open } = fs.promises
+  fs.promises.open = (path, ...rest) => {
+    const opening = () => open(path, ...rest)
+    return String(path).endsWith('.partial') ? how(opening) : opening()
+  }
+  syncBuiltinESMExports()
+}
+
+/** After half of the bytes of a blob. */
+function dieInFile(when: () => boolean): void {
+  wrapBlobFiles(async (opening) => {
+    const file = await opening()
+    if (!when()) return file
+    const write = file.write.bind(file) as (...args: readonly unknown[]) => Promise<unknown>
+    const dying = async (bytes: Uint8Array, at: number, length: number, position: number) => {
+      await write(bytes, at, Math.floor(length / 2), position)
+      return dieNow()
+    }
+    return Object.assign(file, { write: dying })
+  })
+}
+
+function fillDisk(sign: string): void {
+  wrapBlobFiles((opening) => {
+    if (!fs.existsSync(sign)) return opening()
+    return Promise.reject(Object.assign(new Error('ENOSPC: no space left on device'), { code: 'ENOSPC' }))
+  })
 }
 
 /** Between the files of the checkpoint and the rename that makes it whole. */

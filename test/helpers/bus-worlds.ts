@@ -2,6 +2,8 @@
 import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { Objm } from '@nats-io/obj'
 import { connect } from '@nats-io/transport-node'
 import { createMemoryNet } from '../../bus/memory.ts'
@@ -39,12 +41,16 @@ export function memoryWorld(): World {
   }
 }
 
-export function natsWorld(server: NatsServer): World {
+/** @param folder where blobs are files; null = in the object store of the server. */
+export function natsWorld(server: NatsServer, folder: string | null = null): World {
   const run = `nats-${++runs}`
   const nets: Net[] = []
   return {
     open: async () => {
-      const net = await connectNet(server.access, run, { ackWaitMs: ACK_WAIT_MS, patienceMs: 3000 })
+      // The first one owns the run; the others find out by themselves.
+      const own = nets.length === 0 ? { blobs: folder } : {}
+      const options = { ackWaitMs: ACK_WAIT_MS, patienceMs: 3000, readLogOnce: folder !== null }
+      const net = await connectNet(server.access, run, { ...options, ...own })
       nets.push(net)
       return net
     },
@@ -57,6 +63,7 @@ export function natsWorld(server: NatsServer): World {
       await once(child, 'exit')
     },
     corrupt: async (blob) => {
+      if (folder !== null) return writeFile(join(folder, blob), randomBytes(10))
       const connection = await connect({ servers: server.url })
       const objects = await new Objm(connection).open(stores.blobs(run))
       await objects.putBlob({ name: blob }, randomBytes(10))

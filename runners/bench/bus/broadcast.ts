@@ -45,7 +45,7 @@ export interface BroadcastRow {
 
 export function measureBroadcast(fleet: Fleet, settings: BroadcastSettings): Promise<BroadcastRow> {
   const { actors, adapterBytes, versions, signal, onNote } = settings
-  return withRun('broadcast', async (bench) => {
+  return withRun('broadcast', 'server', async (bench) => {
     const { run, url, workerCreds: creds, net } = bench
     const owner = net.connect('bench.owner')
     await commitVersion(owner, 0, adapterBytes)

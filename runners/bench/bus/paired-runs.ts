@@ -85,7 +85,7 @@ async function once(play: DefaultRun, way: Way): Promise<Round> {
     const net = createMemoryNet(run)
     return { ...(await play.play(net).finally(() => net.close())), server: 0, tap: 0 }
   }
-  return withRun(run, async (bench) => {
+  return withRun(run, 'files', async (bench) => {
     const tap = way === 'tapped' ? await startTap(bench) : null
     try {
       const before = await usageOf(bench.serverPid)

@@ -81,7 +81,7 @@ export function measureScale(
   onWarning: (message: string) => void,
 ): Promise<ScaleRow> {
   const { actors, rows, tokens, batchMs, warmBatches, batches, inFlight } = settings
-  return withRun(`scale-${actors}`, async (bench) => {
+  return withRun(`scale-${actors}`, 'server', async (bench) => {
     const { run, url, workerCreds: creds, net } = bench
     const owner = net.connect('bench.owner')
     await commitVersion(owner, 0, 1)

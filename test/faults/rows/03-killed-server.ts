@@ -8,7 +8,8 @@ export const killedServer: Fault = {
   row: '3',
   name: `kill -9 of the server × ${KILLS} under load`,
   async run(lab) {
-    const run = await lab.run(KILLS * 2 + 3)
+    // Blobs on their way to it, too.
+    const run = await lab.run(KILLS * 2 + 3, ['--set', 'bus.blobs=server'])
     const helper = await run.join(ALL)
     for (let kill = 1; kill <= KILLS; kill++) {
       await run.enters('serving', 'model', kill % 2 === 0 ? run.program : helper)

@@ -1,4 +1,4 @@
-/** Kill -9 of the Optimizer, with its whole process, at six points of an update. */
+/** Kill -9 of the Optimizer, with its whole process, at seven points of an update. */
 import type { Fault } from '../fault.ts'
 import { FAILPOINTS } from '../misfortune.ts'
 
@@ -10,7 +10,8 @@ export const killedOptimizer: Fault = {
   async run(lab) {
     for (const at of FAILPOINTS) {
       lab.say(at)
-      const run = await lab.run(STEPS, [], { misfortune: { die: { at, step: 3 } } })
+      const args = at === 'server-blob' ? ['--set', 'bus.blobs=server'] : []
+      const run = await lab.run(STEPS, args, { misfortune: { die: { at, step: 3 } } })
       const { signal } = await run.program.ended
       lab.expect(signal === 'SIGKILL', 'progress', `${at}: the process did not die, so nothing is shown`)
       const killed = Date.now()

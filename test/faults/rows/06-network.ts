@@ -11,7 +11,8 @@ export const network: Fault = {
   row: '6',
   name: 'a line that is cut, half-open, 500 ms slow, and loses 5 %',
   async run(lab) {
-    const run = await lab.run(18, NO_WORKERS)
+    // As other machines have it: weights and gradients go through the line, too.
+    const run = await lab.run(18, [...NO_WORKERS, '--set', 'bus.blobs=server'])
     const line = await BadLine.to(run.port)
     lab.finally(() => line.close())
     const worker = await run.join(ALL, {}, { url: `nats://127.0.0.1:${line.port}` })
