@@ -21,8 +21,9 @@ export interface SessionOptions {
   /** Threads of one operator; default 0 = all cores. */
   readonly threads?: number
   /**
-   * Whether threads wait for work by spinning (default): best for a long run alone. Sessions that take turns should not:
-   * the idle threads of one take the cores that the other needs.
+   * Whether threads wait for the next operator of a run by spinning (default): a handover is faster, and costs processor
+   * time that others may need. They never spin between runs: the idle threads of one session would take the cores that
+   * another needs.
    */
   readonly spin?: boolean
   /** Outputs that `runOn` leaves in the memory of the device. */
@@ -82,6 +83,7 @@ export class Session {
       extra: {
         session: {
           intra_op: { allow_spinning: spin ? '1' : '0' },
+          force_spinning_stop: '1',
           disable_prepacking: prepack ? '0' : '1',
           ...(model.folder !== null && { model_external_initializers_file_folder_path: model.folder }),
         },

@@ -105,7 +105,7 @@ export class Network {
     const parts: Float32Array[] = []
     for (const input of passes) {
       const build = () => visionGraph(this.context, input)
-      const session = await this.#session('vision', `vision ${input.graph}`, build, { spin: false })
+      const session = await this.#session('vision', `vision ${input.graph}`, build, { spin: !this.#small })
       const result = await session.run({ ...(await this.#feeds()), ...input.feeds })
       parts.push(result.features!.data as Float32Array)
     }
@@ -129,7 +129,7 @@ export class Network {
   /** New tokens, then samples at their rows. On a device nothing but the samples leaves it. */
   async #extend(cache: KeyValueCache, feeds: TensorMap, precision: Precision): Promise<Sampled> {
     const { ids } = feeds
-    const how = { spin: false, ...this.#threadsFor(ids!.data.length) }
+    const how = { spin: !this.#small, ...this.#threadsFor(ids!.data.length) }
     const graph = () => extendGraph(this.context, this.#onDevice ? 'append' : 'beside', precision)
     const session = await this.#session('generate', `extend ${precision}`, graph, { ...how, resident: () => true })
     const weights = await this.#feeds()
@@ -146,12 +146,16 @@ export class Network {
     }
   }
 
+  /** Operators of small models are too short to wait for by spinning: beside them the actors of a run need the cores. */
+  get #small(): boolean {
+    const { hiddenSize, intermediate } = this.context.architecture.text
+    return hiddenSize * intermediate <= SMALL_LAYER
+  }
+
   /** Small steps of small models are faster on one thread: each of their operators is shorter than a handover. */
   #threadsFor(tokens: number): SessionOptions {
-    if (this.#onDevice) return {}
     const { hiddenSize, intermediate } = this.context.architecture.text
-    const perToken = hiddenSize * intermediate
-    return perToken <= SMALL_LAYER && perToken * tokens <= SMALL_PRODUCT ? { threads: 1 } : {}
+    return this.#small && hiddenSize * intermediate * tokens <= SMALL_PRODUCT ? { threads: 1 } : {}
   }
 
   /** Log-probabilities and entropies of the completions of a packed tree under `weights` (default: the current ones). */
