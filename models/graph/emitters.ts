@@ -77,30 +77,28 @@ export const matmulWith =
 /**
  * A Reshape to the shape that x has, [0, 0, …], which is computed from one element of each of the others: a view, which
  * cannot be made before they are there, and which no optimizer sees through. NaN and infinity do no harm.
+ *
+ * `flagOf` emits any bool of x.
  */
-function emitAfter(
-  w: Writer,
-  node: Node<'after'>,
-  [x, ...others]: readonly string[],
-  outputs: readonly string[],
-): void {
-  const firsts = others.map((v) =>
-    w.cached(`first of ${v}`, (name) => {
-      const flat = w.fresh('flat')
-      w.node('Reshape', [v, w.int64s([-1])], [flat])
-      w.node('Slice', [flat, w.int64s([0]), w.int64s([1]), w.int64s([0])], [name])
-    }),
-  )
-  const shape = w.cached(`zeros ${node.inputs[0]!.rank} after ${firsts.join()}`, (name) => {
-    const [all, least, flag, number] = [w.fresh('all'), w.fresh('least'), w.fresh('flag'), w.fresh('number')]
-    w.node('Concat', firsts, [all], { axis: 0 })
-    w.node('ReduceMin', [all, w.int64s([0])], [least], { keepdims: 1 })
-    w.node('IsNaN', [least], [flag])
-    w.node('Cast', [flag], [number], { to: DATA_TYPE.int64 })
-    w.node('Mul', [number, w.int64s(node.inputs[0]!.dims.map(() => 0))], [name])
-  })
-  w.node('Reshape', [x!, shape], outputs)
-}
+export const afterWith =
+  (flagOf: (w: Writer, x: string) => string): Emit<'after'> =>
+  (w, node, [x, ...others], outputs) => {
+    const firsts = others.map((v) =>
+      w.cached(`first of ${v}`, (name) => {
+        const flat = w.fresh('flat')
+        w.node('Reshape', [v, w.int64s([-1])], [flat])
+        w.node('Slice', [flat, w.int64s([0]), w.int64s([1]), w.int64s([0])], [name])
+      }),
+    )
+    const shape = w.cached(`zeros ${node.inputs[0]!.rank} after ${firsts.join()}`, (name) => {
+      const [all, least, number] = [w.fresh('all'), w.fresh('least'), w.fresh('number')]
+      w.node('Concat', firsts, [all], { axis: 0 })
+      w.node('ReduceMin', [all, w.int64s([0])], [least], { keepdims: 1 })
+      w.node('Cast', [flagOf(w, least)], [number], { to: DATA_TYPE.int64 })
+      w.node('Mul', [number, w.int64s(node.inputs[0]!.dims.map(() => 0))], [name])
+    })
+    w.node('Reshape', [x!, shape], outputs)
+  }
 
 /** Scores over this many keys are as fast when they are written. */
 const FEW_KEYS = 512
@@ -205,7 +203,7 @@ export const emitters: Emitters = {
   },
   geluTanh: (w, _n, inputs, outputs) => w.node('Gelu', inputs, outputs, { approximate: 'tanh' }),
   stopGradient: plain('Identity'),
-  after: emitAfter,
+  after: afterWith((w, x) => via(w, 'IsNaN', [x])),
   cast: (w, { attrs }, inputs, outputs) => w.node('Cast', inputs, outputs, { to: DATA_TYPE[attrs.to satisfies DType] }),
   where: plain('Where'),
   matmul: matmulWith(fusedProduct),

@@ -22,6 +22,8 @@ export interface OpCase {
   readonly zero?: boolean
   /** What an op says that has no gradient. */
   readonly refuses?: RegExp
+  /** How far devices may be apart, |a − b| / (1 + |b|): some kernels round x as well, others do not. Default 1e-4. */
+  readonly tolerance?: number
   readonly sizes?: Readonly<Record<string, number>>
 }
 
@@ -60,6 +62,7 @@ const rounded = (name: 'linearInt8' | 'linearQ4', build: (x: Value, graph: Graph
   {
     inputs: [[2, 3, 4]],
     build: ([x], _indices, graph) => build(x!, graph),
+    tolerance: 2e-2,
     refuses: new RegExp(`${name} has no gradient: quantised weights are for sampling`),
   },
 ]

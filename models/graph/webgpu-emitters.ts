@@ -4,6 +4,7 @@
  * int64 only as what int32 is cast to.
  */
 import {
+  afterWith,
   attentionWith,
   type Emitters,
   emitters,
@@ -40,6 +41,7 @@ const pickColumn = (w: Writer, x: string, index: string): string =>
 
 export const webgpuEmitters: Emitters = {
   ...emitters,
+  after: afterWith((w, x) => via(w, 'Equal', [x, x])),
   matmul: matmulWith(product),
   // MultiHeadAttention over more than a few keys is wrong there (onnxruntime 1.30 on SwiftShader).
   attention: attentionWith(product, false),

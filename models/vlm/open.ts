@@ -51,11 +51,13 @@ export async function openModel(
 }
 
 /** Weights that change at every step cannot be rounded once. */
-function checkRollouts({ rollouts = 'fp32', train }: LoadOptions): void {
+function checkRollouts({ rollouts = 'fp32', train, device = 'auto' }: LoadOptions): void {
   if (rollouts !== 'fp32' && train?.kind === 'full' && train.part === undefined)
     throw new RangeError(
       `rollouts in ${rollouts} need a frozen text model, and here every weight is trained: set model.rollouts=fp32, or model.train to lora or vision`,
     )
+  if (rollouts === 'int8' && device !== 'auto' && device !== 'cpu')
+    throw new RangeError(`rollouts in int8 are for the CPU, and the device is ${device}: set model.rollouts=q4 or fp32`)
 }
 
 /** Which weights of the checkpoint an update changes. */
