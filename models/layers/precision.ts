@@ -5,9 +5,6 @@ import type { HostTensor } from '../tensor.ts'
 export const PRECISIONS = ['fp32', 'int8', 'q4'] as const
 export type Precision = (typeof PRECISIONS)[number]
 
-/** Bytes that a product reads of each weight. */
-export const BYTES_PER_WEIGHT: Readonly<Record<Precision, number>> = { fp32: 4, int8: 1, q4: 0.625 }
-
 /** The tensors of a rounded weight, as `linearInt8` and `linearQ4` of the graph take them. */
 export interface Rounded<D extends 'int8' | 'uint8'> {
   readonly weight: HostTensor<D>
@@ -16,6 +13,9 @@ export interface Rounded<D extends 'int8' | 'uint8'> {
 
 /** Inputs that share a scale in 4 bits; more of them make a smaller and a coarser model. */
 export const Q4_BLOCK = 32
+
+/** Bytes that a product reads of each weight. */
+export const BYTES_PER_WEIGHT: Readonly<Record<Precision, number>> = { fp32: 4, int8: 1, q4: 0.5 + 4 / Q4_BLOCK }
 
 /** Largest level of 8 bits: −128 is left out, so that a weight and its negative are rounded alike. */
 const INT8_LEVELS = 127

@@ -104,8 +104,8 @@ export class VlmModel implements Model {
     const results = new Array<Generated>(requests.length)
     const length = ({ root, entries }: Planned<GenerateRequest>) =>
       entries.reduce((n, { item }) => n + item.samples * item.maxNewTokens, packedLength(root))
+    const of = (request: GenerateRequest) => (request.rollout ? this.#rollouts : 'fp32')
     for (const precision of PRECISIONS) {
-      const of = (request: GenerateRequest) => (request.rollout ? this.#rollouts : 'fp32')
       const indices = [...requests.keys()].filter((i) => of(requests[i]!) === precision)
       const planned = await this.#plan(indices.map((i) => requests[i]!))
       for (const { entries } of planned)

@@ -1,6 +1,7 @@
 /** Models of the benchmark: real dimensions, random weights (speed does not depend on their values). */
 import { tinyCheckpointFiles } from '../world/tiny-checkpoint.ts'
 import { llavaPlan } from './plans/llava.ts'
+import { neverEnding } from './plans/plan.ts'
 import { qwenPlan } from './plans/qwen.ts'
 import { smolVlmPlan } from './plans/smolvlm.ts'
 
@@ -30,11 +31,8 @@ export function checkpointPlan(architecture: Architecture, pixels: number): Chec
   }
 }
 
-/**
- * The end token is one that can never be sampled, so that every completion has the length asked for.
- */
 function tinyPlan(): CheckpointPlan {
   const files = tinyCheckpointFiles()
   const { image_token_id: image } = JSON.parse(files['config.json']!) as { image_token_id: number }
-  return { files: { ...files, 'generation_config.json': JSON.stringify({ eos_token_id: image }) }, dtype: 'float32' }
+  return { files: { ...files, ...neverEnding(image) }, dtype: 'float32' }
 }

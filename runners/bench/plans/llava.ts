@@ -1,6 +1,6 @@
 /** A checkpoint with the dimensions of LLaVA 1.5 7B. */
 import type { CheckpointPlan } from '../architectures.ts'
-import { byteTokenizerFiles } from '../byte-tokenizer.ts'
+import { bfloat16Plan } from './plan.ts'
 
 const VOCAB = 32_064
 const IMAGE_TOKEN = 32_000
@@ -46,17 +46,10 @@ export function llavaPlan(): CheckpointPlan {
     size: { shortest_edge: SIDE },
     crop_size: { height: SIDE, width: SIDE },
   }
-  const files = {
-    'config.json': JSON.stringify(config),
-    // A token that can never be sampled ends an answer, so that every completion has the length asked for.
-    'generation_config.json': JSON.stringify({ eos_token_id: IMAGE_TOKEN }),
-    'preprocessor_config.json': JSON.stringify(image),
-    ...byteTokenizerFiles({
-      vocabSize: VOCAB,
-      special: SPECIAL,
-      config: { bos_token: '<s>', pad_token: '<pad>' },
-      template: TEMPLATE,
-    }),
-  }
-  return { files, dtype: 'bfloat16' }
+  return bfloat16Plan(config, ['preprocessor_config.json', image], IMAGE_TOKEN, {
+    vocabSize: VOCAB,
+    special: SPECIAL,
+    config: { bos_token: '<s>', pad_token: '<pad>' },
+    template: TEMPLATE,
+  })
 }

@@ -1,6 +1,6 @@
 /** A checkpoint with the dimensions of Qwen2.5-VL-3B. */
 import type { CheckpointPlan } from '../architectures.ts'
-import { byteTokenizerFiles } from '../byte-tokenizer.ts'
+import { bfloat16Plan } from './plan.ts'
 
 const VOCAB = 151_936
 const IMAGE_TOKEN = 151_655
@@ -56,17 +56,10 @@ export function qwenPlan(): CheckpointPlan {
     min_pixels: 3136,
     max_pixels: 12_845_056,
   }
-  const files = {
-    'config.json': JSON.stringify(config),
-    // A token that can never be sampled ends an answer, so that every completion has the length asked for.
-    'generation_config.json': JSON.stringify({ eos_token_id: IMAGE_TOKEN }),
-    'preprocessor_config.json': JSON.stringify(image),
-    ...byteTokenizerFiles({
-      vocabSize: VOCAB,
-      special: SPECIAL,
-      config: { pad_token: '<|endoftext|>' },
-      template: TEMPLATE,
-    }),
-  }
-  return { files, dtype: 'bfloat16' }
+  return bfloat16Plan(config, ['preprocessor_config.json', image], IMAGE_TOKEN, {
+    vocabSize: VOCAB,
+    special: SPECIAL,
+    config: { pad_token: '<|endoftext|>' },
+    template: TEMPLATE,
+  })
 }

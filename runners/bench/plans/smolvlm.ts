@@ -1,6 +1,6 @@
 /** Checkpoints with the dimensions of SmolVLM. */
 import type { CheckpointPlan } from '../architectures.ts'
-import { byteTokenizerFiles } from '../byte-tokenizer.ts'
+import { bfloat16Plan } from './plan.ts'
 
 const IMAGE_TOKEN = 49_190
 const VOCAB = 49_280
@@ -65,16 +65,10 @@ export function smolVlmPlan(size: keyof typeof TEXT, pixels: number): Checkpoint
       max_image_size: { longest_edge: pixels },
     },
   }
-  const files = {
-    'config.json': JSON.stringify(config),
-    'generation_config.json': JSON.stringify({ eos_token_id: IMAGE_TOKEN }),
-    'processor_config.json': JSON.stringify(processor),
-    ...byteTokenizerFiles({
-      vocabSize: VOCAB,
-      special: SPECIAL,
-      config: { bos_token: '<|im_start|>', pad_token: '<|im_end|>' },
-      template: TEMPLATE,
-    }),
-  }
-  return { files, dtype: 'bfloat16' }
+  return bfloat16Plan(config, ['processor_config.json', processor], IMAGE_TOKEN, {
+    vocabSize: VOCAB,
+    special: SPECIAL,
+    config: { bos_token: '<|im_start|>', pad_token: '<|im_end|>' },
+    template: TEMPLATE,
+  })
 }
