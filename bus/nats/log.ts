@@ -21,9 +21,7 @@ export async function appendRecord(
   const subject = subjects.log(shared.run, event, id)
   return patiently(shared, life, `appending ${subject}`, async () => {
     try {
-      const options = { msgID: `${event}.${id}`, expect: { lastSubjectSequence: 0 } }
-      const { duplicate } = await shared.js.publish(subject, bytes, options)
-      return { duplicate }
+      return await shared.publisher.publish(subject, bytes, { id: `${event}.${id}`, first: true })
     } catch (error) {
       if (isRepeat(error)) return { duplicate: true }
       throw error

@@ -6,6 +6,7 @@ import { nanos, type NatsConnection } from '@nats-io/nats-core'
 import { ACK_WAIT_MS, DEDUPE_WINDOW_MS } from '../limits.ts'
 import { stores, subjects } from '../subjects.ts'
 import { Link } from './link.ts'
+import { Publisher } from './publisher.ts'
 import { inboxOf, makesStores } from './roles.ts'
 import { ackWaitOf, makeConsumers } from './task-consumers.ts'
 import { Turns } from './turns.ts'
@@ -40,6 +41,7 @@ export interface Shared {
   readonly js: JetStreamClient
   readonly jsm: JetStreamManager
   readonly values: KV
+  readonly publisher: Publisher
   readonly turns: Turns
   /** Where answers to this user go. */
   readonly inboxPrefix: string
@@ -70,6 +72,7 @@ export async function openShared(
     ...(make ? streams(run).map((config) => jsm.streams.add(config)) : []),
   ])
   const ackWaitMs = options.ackWaitMs ?? ACK_WAIT_MS
+  const inboxPrefix = user === null ? '_INBOX' : inboxOf(user)
   if (make) await makeConsumers(jsm, run, ackWaitMs)
   return {
     run,
@@ -79,7 +82,8 @@ export async function openShared(
     jsm,
     values,
     turns: new Turns(),
-    inboxPrefix: user === null ? '_INBOX' : inboxOf(user),
+    publisher: new Publisher(connection, inboxPrefix, timeout),
+    inboxPrefix,
     // That of the run, whatever is asked for now.
     ackWaitMs: (await ackWaitOf(jsm, run)) ?? ackWaitMs,
     patienceMs,

@@ -32,7 +32,7 @@ export async function publishTask(
   const subject = subjects.task(shared.run, kind, id)
   await patiently(shared, life, `publishing ${subject}`, async () => {
     try {
-      await shared.js.publish(subject, bytes, again ? {} : { msgID: `${kind}.${id}` })
+      await shared.publisher.publish(subject, bytes, again ? {} : { id: `${kind}.${id}` })
     } catch (error) {
       if (!isRepeat(error)) throw error
     }

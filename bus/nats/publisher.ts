@@ -1,0 +1,112 @@
+/**
+ * Publishing to JetStream with one subscription for all acknowledgements. The client library's `publish` is a request
+ * of its own each time: a timer, a race of promises and an error with its stack, which were most of a message's cost.
+ */
+import { JetStreamApiError, type ApiError } from '@nats-io/jetstream'
+import { createInbox, errors, headers, type Msg, type MsgHdrs, type NatsConnection } from '@nats-io/nats-core'
+
+export interface PublishOptions {
+  /** The server absorbs a second message of this id within its window. */
+  readonly id?: string
+  /** Refused when there is a message of the subject already. */
+  readonly first?: boolean
+}
+
+export interface Published {
+  /** The server knew the id. */
+  readonly duplicate: boolean
+}
+
+interface Unanswered {
+  readonly subject: string
+  /** By `performance.now()`. */
+  readonly deadline: number
+  resolve(published: Published): void
+  reject(error: unknown): void
+}
+
+/** What the server answers. */
+interface Acknowledgement {
+  readonly duplicate?: boolean
+  readonly error?: ApiError
+}
+
+/** How often what is unanswered is looked through. */
+const SWEEP_MS = 500
+
+export class Publisher {
+  readonly #connection: NatsConnection
+  readonly #inbox: string
+  readonly #timeoutMs: number
+  readonly #unanswered = new Map<string, Unanswered>()
+  #serial = 0
+  #sweeping: NodeJS.Timeout | null = null
+
+  /** `inboxPrefix`: where this user may listen. */
+  constructor(connection: NatsConnection, inboxPrefix: string, timeoutMs: number) {
+    this.#connection = connection
+    this.#timeoutMs = timeoutMs
+    this.#inbox = createInbox(inboxPrefix)
+    connection.subscribe(`${this.#inbox}.*`, {
+      callback: (error, message) => {
+        if (!error) this.#hear(message)
+      },
+    })
+  }
+
+  /**
+   * Resolves when the stream has the message. Rejects with JetStreamApiError when it refuses it, with TimeoutError when
+   * no answer comes, with NoRespondersError when there is no such stream (or JetStream is away).
+   */
+  publish(subject: string, bytes: Uint8Array, options: PublishOptions = {}): Promise<Published> {
+    return new Promise((resolve, reject) => {
+      const token = (++this.#serial).toString(36)
+      const deadline = performance.now() + this.#timeoutMs
+      this.#unanswered.set(token, { subject, deadline, resolve, reject })
+      this.#sweeping ??= setInterval(() => this.#sweep(), SWEEP_MS).unref()
+      try {
+        this.#connection.publish(subject, bytes, { reply: `${this.#inbox}.${token}`, headers: headersOf(options) })
+      } catch (error) {
+        this.#unanswered.delete(token)
+        throw error
+      }
+    })
+  }
+
+  #hear(message: Msg): void {
+    const token = message.subject.slice(this.#inbox.length + 1)
+    const waiting = this.#unanswered.get(token)
+    if (!waiting) return
+    this.#unanswered.delete(token)
+    if (message.data.length === 0 && message.headers?.code === 503) {
+      waiting.reject(new errors.NoRespondersError(waiting.subject))
+      return
+    }
+    try {
+      const { error, duplicate = false } = message.json<Acknowledgement>()
+      if (error) waiting.reject(new JetStreamApiError(error))
+      else waiting.resolve({ duplicate })
+    } catch (error) {
+      waiting.reject(error)
+    }
+  }
+
+  #sweep(): void {
+    const now = performance.now()
+    for (const [token, { deadline, reject }] of this.#unanswered) {
+      if (deadline > now) continue
+      this.#unanswered.delete(token)
+      reject(new errors.TimeoutError())
+    }
+    if (this.#unanswered.size > 0) return
+    clearInterval(this.#sweeping!)
+    this.#sweeping = null
+  }
+}
+
+function headersOf({ id, first }: PublishOptions): MsgHdrs {
+  const all = headers()
+  if (id !== undefined) all.set('Nats-Msg-Id', id)
+  if (first) all.set('Nats-Expected-Last-Subject-Sequence', '0')
+  return all
+}
