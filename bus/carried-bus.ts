@@ -3,6 +3,7 @@ import type { z } from 'zod'
 import type { Bus, Delivery, HeadEntry, LogRecord, PullOptions, Traced, ValueEntry } from './bus.ts'
 import type { Carrier, RawDelivery, RawRecord, RawValue, ReadOptions } from './carrier.ts'
 import { decode, encode, type Sender } from './codec.ts'
+import { decodeOnce } from './decoded-records.ts'
 import { MessageError, SettledError } from './errors.ts'
 import { MAX_DELIVERIES } from './limits.ts'
 import {
@@ -172,7 +173,9 @@ export class CarriedBus implements Bus {
   }
 
   async #record<E extends EventName>(event: E, raw: RawRecord): Promise<LogRecord<E>> {
-    const message = await decode(event, eventSchema(event), raw.bytes, raw.subject, this.#carrier)
+    const message = await decodeOnce(raw.bytes, () =>
+      decode(event, eventSchema(event), raw.bytes, raw.subject, this.#carrier),
+    )
     return { seq: raw.seq, event, id: raw.id, message }
   }
 

@@ -2,6 +2,7 @@
 import type { Dirent } from 'node:fs'
 import { readdir, readFile, stat } from 'node:fs/promises'
 import { join, relative, sep } from 'node:path'
+import { isDeepStrictEqual } from 'node:util'
 import sharp from 'sharp'
 import { ImageOrder } from '../../actors/permutation.ts'
 import type { RunImage } from '../../actors/source.ts'
@@ -39,8 +40,8 @@ const CONCURRENCY = 8
 /** Every file below `dir` that sharp reads, in order of its path. Throws NoImagesError when there is none. */
 export async function scanImages(dir: string, { maxPixels, limit, seed, signal }: ScanOptions): Promise<Scan> {
   const { files, skipped } = await listFiles(dir)
-  const sizes = await Promise.all(files.map(async (file) => (await stat(file).catch(() => null))?.size ?? 0))
-  const decode = sizes.reduce((a, b) => a + b, 0) <= DECODE_BYTES
+  const states = await Promise.all(files.map(stateOf))
+  const decode = states.reduce((bytes, state) => bytes + (state?.size ?? 0), 0) <= DECODE_BYTES
   const reasons: (string | null)[] = []
   let next = 0
   const work = async () => {
@@ -59,7 +60,21 @@ export async function scanImages(dir: string, { maxPixels, limit, seed, signal }
     throw new NoImagesError(`there are no images in ${dir}: ${why}; give another folder with --images`)
   }
   const chosen = limit !== null && limit < found.length ? choose(found, limit, seed) : found
-  return { images: chosen.map((file) => ({ name: nameOf(file), read: () => readChecked(file, maxPixels) })), skipped }
+  const checked = new Map(files.map((file, i) => [file, decode ? states[i]! : null]))
+  const read = (file: string) => () => readChecked(file, maxPixels, checked.get(file) ?? null)
+  return { images: chosen.map((file) => ({ name: nameOf(file), read: read(file) })), skipped }
+}
+
+/** What tells whether a file is still what it was. */
+interface FileState {
+  readonly size: number
+  readonly mtimeMs: number
+  readonly ino: number
+}
+
+async function stateOf(file: string): Promise<FileState | null> {
+  const found = await stat(file).catch(() => null)
+  return found && { size: found.size, mtimeMs: found.mtimeMs, ino: found.ino }
 }
 
 async function listFiles(dir: string): Promise<{ files: string[]; skipped: Skipped[] }> {
@@ -119,10 +134,12 @@ async function foreignFile(file: string): Promise<string | null> {
   }
 }
 
-/** The bytes of a picture, which may have been damaged since the scan. */
-async function readChecked(file: string, maxPixels: number): Promise<Uint8Array> {
-  const problem = await problemOf(file, maxPixels, true)
-  if (problem !== null) throw new Error(problem)
+/** The bytes of a picture, decoded again unless it is what it was when the scan had decoded it. */
+async function readChecked(file: string, maxPixels: number, checked: FileState | null): Promise<Uint8Array> {
+  if (checked === null || !isDeepStrictEqual(await stateOf(file), checked)) {
+    const problem = await problemOf(file, maxPixels, true)
+    if (problem !== null) throw new Error(problem)
+  }
   return readFile(file)
 }
 
