@@ -1,5 +1,5 @@
 /** Actors that watch a run: Evaluator, Recorder, Supervisor; and the folder of images. */
-import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readFile, rm, symlink, utimes, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import sharp from 'sharp'
@@ -235,6 +235,21 @@ describe('scanImages', () => {
     const { images } = await scanImages(dir, options)
     await writeFile(join(dir, 'a.png'), 'gone')
     await expect(images[0]!.read()).rejects.toThrow()
+  })
+
+  test('an image that the scan has decoded is decoded again only when its file has changed', async () => {
+    const file = join(dir, 'a.png')
+    const bytes = await picture('png')
+    await writeFile(file, bytes)
+    await utimes(file, 1000, 1000)
+    const { images } = await scanImages(dir, options)
+    const broken = Buffer.from(bytes)
+    broken.fill(0, bytes.length / 2)
+    await writeFile(file, broken)
+    await expect(images[0]!.read()).rejects.toThrow()
+    // Of the same size, time and place: as it was, as far as anybody can tell without decoding it.
+    await utimes(file, 1000, 1000)
+    expect(await images[0]!.read()).toEqual(broken)
   })
 
   test('a limit chooses by the seed', async () => {

@@ -52,11 +52,13 @@ export class Publisher {
         if (!error) this.#hear(message)
       },
     })
+    void this.#watch()
   }
 
   /**
    * Resolves when the stream has the message. Rejects with JetStreamApiError when it refuses it, with TimeoutError when
-   * no answer comes, with NoRespondersError when there is no such stream (or JetStream is away).
+   * no answer comes, with NoRespondersError when there is no such stream (or JetStream is away), with
+   * PermissionViolationError when this user may not, with ClosedConnectionError when the connection is closed.
    */
   publish(subject: string, bytes: Uint8Array, options: PublishOptions = {}): Promise<Published> {
     return new Promise((resolve, reject) => {
@@ -91,13 +93,27 @@ export class Publisher {
     }
   }
 
+  /** A message that is not permitted is not answered; the connection tells of it, by its subject. */
+  async #watch(): Promise<void> {
+    for await (const status of this.#connection.status()) {
+      if (status.type !== 'error' || !(status.error instanceof errors.PermissionViolationError)) continue
+      const { operation, subject } = status.error
+      if (operation === 'publish') this.#rejectThose(status.error, (waiting) => waiting.subject === subject)
+    }
+    this.#rejectThose(new errors.ClosedConnectionError(), () => true)
+  }
+
+  #rejectThose(error: Error, which: (waiting: Unanswered) => boolean): void {
+    for (const [token, waiting] of this.#unanswered) {
+      if (!which(waiting)) continue
+      this.#unanswered.delete(token)
+      waiting.reject(error)
+    }
+  }
+
   #sweep(): void {
     const now = performance.now()
-    for (const [token, { deadline, reject }] of this.#unanswered) {
-      if (deadline > now) continue
-      this.#unanswered.delete(token)
-      reject(new errors.TimeoutError())
-    }
+    this.#rejectThose(new errors.TimeoutError(), ({ deadline }) => deadline <= now)
     if (this.#unanswered.size > 0) return
     clearInterval(this.#sweeping!)
     this.#sweeping = null
