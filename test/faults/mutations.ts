@@ -24,8 +24,8 @@ export const MUTATIONS: readonly Mutation[] = [
       },
       {
         file: 'bus/nats/log.ts',
-        old: 'const options = { msgID: `${event}.${id}`, expect: { lastSubjectSequence: 0 } }',
-        new: 'const options = {}',
+        old: 'publish(subject, bytes, { id: `${event}.${id}`, first: true })',
+        new: 'publish(subject, bytes)',
       },
     ],
     rows: ['13'],
