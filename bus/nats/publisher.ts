@@ -1,8 +1,8 @@
 /**
  * Publishing to JetStream with one subscription for all acknowledgements. The client library's `publish` is a request
- * of its own each time: a timer, a race of promises and an error with its stack, which were most of a message's cost.
+ * of its own each time: a timer, a race of promises and an error with its stack.
  */
-import { JetStreamApiError, type ApiError } from '@nats-io/jetstream'
+import { JetStreamApiError, PubHeaders, type ApiError } from '@nats-io/jetstream'
 import { createInbox, errors, headers, type Msg, type MsgHdrs, type NatsConnection } from '@nats-io/nats-core'
 
 export interface PublishOptions {
@@ -40,7 +40,6 @@ export class Publisher {
   readonly #timeoutMs: number
   readonly #unanswered = new Map<string, Unanswered>()
   #serial = 0
-  #sweeping: NodeJS.Timeout | null = null
 
   /** `inboxPrefix`: where this user may listen. */
   constructor(connection: NatsConnection, inboxPrefix: string, timeoutMs: number) {
@@ -63,15 +62,9 @@ export class Publisher {
   publish(subject: string, bytes: Uint8Array, options: PublishOptions = {}): Promise<Published> {
     return new Promise((resolve, reject) => {
       const token = (++this.#serial).toString(36)
+      this.#connection.publish(subject, bytes, { reply: `${this.#inbox}.${token}`, headers: headersOf(options) })
       const deadline = performance.now() + this.#timeoutMs
       this.#unanswered.set(token, { subject, deadline, resolve, reject })
-      this.#sweeping ??= setInterval(() => this.#sweep(), SWEEP_MS).unref()
-      try {
-        this.#connection.publish(subject, bytes, { reply: `${this.#inbox}.${token}`, headers: headersOf(options) })
-      } catch (error) {
-        this.#unanswered.delete(token)
-        throw error
-      }
     })
   }
 
@@ -95,11 +88,13 @@ export class Publisher {
 
   /** A message that is not permitted is not answered; the connection tells of it, by its subject. */
   async #watch(): Promise<void> {
+    const sweeping = setInterval(() => this.#sweep(), SWEEP_MS).unref()
     for await (const status of this.#connection.status()) {
       if (status.type !== 'error' || !(status.error instanceof errors.PermissionViolationError)) continue
       const { operation, subject } = status.error
       if (operation === 'publish') this.#rejectThose(status.error, (waiting) => waiting.subject === subject)
     }
+    clearInterval(sweeping)
     this.#rejectThose(new errors.ClosedConnectionError(), () => true)
   }
 
@@ -114,15 +109,12 @@ export class Publisher {
   #sweep(): void {
     const now = performance.now()
     this.#rejectThose(new errors.TimeoutError(), ({ deadline }) => deadline <= now)
-    if (this.#unanswered.size > 0) return
-    clearInterval(this.#sweeping!)
-    this.#sweeping = null
   }
 }
 
 function headersOf({ id, first }: PublishOptions): MsgHdrs {
   const all = headers()
-  if (id !== undefined) all.set('Nats-Msg-Id', id)
-  if (first) all.set('Nats-Expected-Last-Subject-Sequence', '0')
+  if (id !== undefined) all.set(PubHeaders.MsgIdHdr, id)
+  if (first) all.set(PubHeaders.ExpectedLastSubjectSequenceHdr, '0')
   return all
 }

@@ -60,9 +60,9 @@ export async function scanImages(dir: string, { maxPixels, limit, seed, signal }
     throw new NoImagesError(`there are no images in ${dir}: ${why}; give another folder with --images`)
   }
   const chosen = limit !== null && limit < found.length ? choose(found, limit, seed) : found
-  const checked = new Map(files.map((file, i) => [file, decode ? states[i]! : null]))
-  const read = (file: string) => () => readChecked(file, maxPixels, checked.get(file) ?? null)
-  return { images: chosen.map((file) => ({ name: nameOf(file), read: read(file) })), skipped }
+  const decoded = new Map(decode ? files.map((file, i) => [file, states[i]]) : [])
+  const read = (file: string) => readChecked(file, maxPixels, decoded.get(file) ?? null)
+  return { images: chosen.map((file) => ({ name: nameOf(file), read: () => read(file) })), skipped }
 }
 
 /** What tells whether a file is still what it was. */
@@ -135,8 +135,8 @@ async function foreignFile(file: string): Promise<string | null> {
 }
 
 /** The bytes of a picture, decoded again unless it is what it was when the scan had decoded it. */
-async function readChecked(file: string, maxPixels: number, checked: FileState | null): Promise<Uint8Array> {
-  if (checked === null || !isDeepStrictEqual(await stateOf(file), checked)) {
+async function readChecked(file: string, maxPixels: number, decoded: FileState | null): Promise<Uint8Array> {
+  if (decoded === null || !isDeepStrictEqual(await stateOf(file), decoded)) {
     const problem = await problemOf(file, maxPixels, true)
     if (problem !== null) throw new Error(problem)
   }
