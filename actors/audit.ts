@@ -5,7 +5,7 @@
  */
 import type { HeadEntry, LogRecord } from '../bus/bus.ts'
 import type { EventData, EventName, Head } from '../bus/messages.ts'
-import { imageTaskId, isLoopReply, stepOf, versionId } from './ids.ts'
+import { holdsGroup, imagesOf, imageTaskId, isLoopReply, stepOf, versionId } from './ids.ts'
 
 export const INVARIANTS = {
   readable: 'every record is a message that this release understands',
@@ -41,6 +41,8 @@ interface Reply {
   readonly weights: number
 }
 
+const taskName = ({ kind, id }: { readonly kind: string; readonly id: string }): string => `${kind} ${id}`
+
 export class Audit {
   readonly #options: AuditOptions
   readonly #violations: Violation[] = []
@@ -51,7 +53,7 @@ export class Audit {
   readonly #answered = new Set<string>()
   readonly #verdicts = new Map<string, EventData<'verdict'>>()
   readonly #dropped = new Map<string, string>()
-  readonly #dead = new Map<string, string>()
+  readonly #dead = new Map<string, { readonly kind: string; readonly id: string }>()
   readonly #replies = new Map<string, Reply[]>()
 
   constructor(options: AuditOptions) {
@@ -80,9 +82,9 @@ export class Audit {
       case 'dropped':
         return void this.#dropped.set(id, record.message.data.reason)
       case 'dead':
-        return void this.#dead.set(record.message.data.id, record.message.data.cause)
+        return void this.#dead.set(taskName(record.message.data), record.message.data)
       case 'retried':
-        return void this.#dead.delete(record.message.data.id)
+        return void this.#dead.delete(taskName(record.message.data))
       case 'version':
         return void this.#versions.push(record.message.data)
       case 'step':
@@ -181,7 +183,7 @@ export class Audit {
       const id = imageTaskId(step, index)
       const image = images.get(index)
       if (image) this.#checkImage(id, image, consumed)
-      else if (!this.#dead.has(id)) this.#violated('one-end', id, 'no questions were asked about this image')
+      else if (!this.#gaveUpImage(id)) this.#violated('one-end', id, 'no questions were asked about this image')
     }
     for (const group of consumed) {
       const known = this.#verdicts.has(group) || images.has(Number(/^s\d+-i(\d+)$/.exec(group)?.[1] ?? NaN))
@@ -189,14 +191,24 @@ export class Audit {
     }
   }
 
+  #gaveUpImage(image: string): boolean {
+    return [...this.#dead.values()].some(({ kind, id }) => kind === 'questioner.images' && imagesOf(id).includes(image))
+  }
+
+  #gaveUpGroup(group: string): boolean {
+    const kinds = ['reasoner.questions', 'judge.groups']
+    return [...this.#dead.values()].some(({ kind, id }) => kinds.includes(kind) && holdsGroup(id, group))
+  }
+
   #checkImage(id: string, { questions }: EventData<'questions'>, consumed: ReadonlySet<string>): void {
     const { trains } = this.#options
     for (const { group, malformed } of questions) {
       const verdict = this.#verdicts.get(group)
-      if (malformed === null && !this.#answered.has(group) && !this.#dead.has(group)) {
+      const dead = this.#gaveUpGroup(group)
+      if (malformed === null && !this.#answered.has(group) && !dead) {
         this.#violated('one-end', group, 'its question was never answered')
       }
-      if (!verdict && !this.#dead.has(group)) this.#violated('one-end', group, 'it was never judged')
+      if (!verdict && !dead) this.#violated('one-end', group, 'it was never judged')
       const refused = verdict?.reasoner?.keep === false && verdict.reasoner.dropped !== null
       const explained = consumed.has(group) || this.#dropped.has(group) || refused
       if (trains.reasoner && verdict?.reasoner && !explained) {

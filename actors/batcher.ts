@@ -11,7 +11,9 @@ export interface Waiting {
   readonly minWeights: number
   /** The only version that may serve it; null = the newest. */
   readonly weights: number | null
+  /** `size`: prompts of the whole cohort. */
   readonly cohort: { readonly id: string; readonly size: number } | null
+  readonly prompts: number
   /** Completions it asks for. */
   readonly rows: number
 }
@@ -76,9 +78,10 @@ function groupName({ kind, weights, cohort, id }: Waiting): string {
 function isFull(group: readonly Waiting[], maxRows: number): boolean {
   const { kind, cohort } = group[0]!
   if (kind === 'model.gradient') return true
-  const ids = new Set(group.map((request) => request.id))
+  const prompts = new Map(group.map((request) => [request.id, request.prompts]))
+  const arrived = [...prompts.values()].reduce((sum, count) => sum + count, 0)
   // Members that disagree about the size (a foreign asker's mistake) are held to the largest: whoever came first must not matter.
-  if (cohort && ids.size >= Math.max(...group.map((request) => request.cohort!.size))) return true
+  if (cohort && arrived >= Math.max(...group.map((request) => request.cohort!.size))) return true
   return group.reduce((sum, request) => sum + request.rows, 0) >= maxRows
 }
 
@@ -97,4 +100,4 @@ function compareGroups(a: Waiting, b: Waiting): number {
 const compareRequests = (a: Waiting, b: Waiting): number => compareIds(a.id, b.id) || compareIds(a.key, b.key)
 
 /** By code unit, not by locale: the same on every machine. */
-const compareIds = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0)
+export const compareIds = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0)

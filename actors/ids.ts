@@ -1,13 +1,19 @@
 /** Every id of a run. An id depends on the place of the work in the run alone, so that doing it again changes nothing. */
 
-/** Task `questioner.image` and event `questions`: image `index` of a step. */
+/** Event `questions`: image `index` of a step. */
 export const imageTaskId = (step: number, index: number): string => `s${step}-i${index}`
-/** One question and the group of its answers: `reasoner.question`, `judge.group`, `answers`, `verdict`. */
+/** Task `questioner.images`: images `first` to `last` of a step; that of one image is named as its event. */
+export const sliceId = (step: number, first: number, last: number): string =>
+  first === last ? imageTaskId(step, first) : `${imageTaskId(step, first)}to${last}`
+/** One question and the group of its answers: `answers`, `verdict`. */
 export const groupId = (imageTask: string, question: number): string => `${imageTask}-q${question}`
-/** Request for the questions about an image. */
-export const askId = (imageTask: string): string => `ask-${imageTask}`
-/** Request for the answers of a group. */
-export const answerId = (group: string): string => `answer-${group}`
+/** Task `reasoner.questions` or `judge.groups`: what follows from another task. That of one group is named as the group. */
+export const groupsId = (task: string, groups: readonly { readonly group: string }[]): string =>
+  groups.length === 1 ? groups[0]!.group : task
+/** Request for the questions about an image, or about those of a task. */
+export const askId = (task: string): string => `ask-${task}`
+/** Request for the answers of a group, or of those of a task. */
+export const answerId = (task: string): string => `answer-${task}`
 /** Sample `index` of a request. */
 export const completionId = (request: string, index: number): string => `${request}-${index}`
 /** Requests of a step that share a forward pass. */
@@ -26,6 +32,22 @@ export const evalId = (version: number, set: string): string => `v${version}-${s
 export function stepOf(id: string): number | null {
   const digits = /^s(\d+)-i\d+/.exec(id)?.[1]
   return digits === undefined ? null : Number(digits)
+}
+
+const PLACE = /^s(\d+)-i(\d+)(?:to(\d+))?/
+
+/** The images that a task is about, by their events; none for an id of another kind. */
+export function imagesOf(task: string): string[] {
+  const [, step, first, last = first] = PLACE.exec(task) ?? []
+  if (step === undefined) return []
+  const count = Number(last) - Number(first) + 1
+  return Array.from({ length: count }, (_, i) => imageTaskId(Number(step), Number(first) + i))
+}
+
+/** Whether a group is among those of a task, as far as their ids tell. */
+export function holdsGroup(task: string, group: string): boolean {
+  if (/-q\d+$/.test(task)) return task === group
+  return imagesOf(task).includes(group.replace(/-q\d+$/, ''))
 }
 
 /** Whether a reply of the model is part of the loop: evaluations ask for versions of their own choice. */

@@ -9,7 +9,7 @@ import { runActor, type RunActor } from './run-actor.ts'
 import { StepBook, wellFormedQuestions, type StepBatch } from './step-book.ts'
 import { bindWorker } from './worker.ts'
 
-type GroupTask = TaskRef<'judge.group'>
+type GroupsTask = TaskRef<'judge.groups'>
 type Verdict = EventData<'verdict'>
 
 export interface JudgeOptions {
@@ -18,24 +18,24 @@ export interface JudgeOptions {
   readonly similarity: Similarity
   /** Images of a step, assumed until the log says it. */
   readonly images: number
-  /** Groups in flight. */
+  /** Tasks in flight. */
   readonly credit?: number
 }
 
-/** One group: judging → publishing → done; at once done when its step is committed already. */
+/** Some groups: judging → publishing → done; at once done when its step is committed already. */
 export const judgeTask = setup({
   types: {
-    context: {} as { readonly task: GroupTask; readonly verdict: Verdict | null },
-    input: {} as { readonly task: GroupTask },
+    context: {} as { readonly task: GroupsTask; readonly verdicts: readonly Verdict[] | null },
+    input: {} as { readonly task: GroupsTask },
   },
   actors: {
     /** Waits for all questions of the step, because diversity is over the batch, and judges; null for a past step. */
-    judge: unprovided<Verdict | null, { task: GroupTask }>('judge'),
-    publish: unprovidedJob<{ task: GroupTask; verdict: Verdict }>('publish'),
+    judge: unprovided<readonly Verdict[] | null, { task: GroupsTask }>('judge'),
+    publish: unprovidedJob<{ task: GroupsTask; verdicts: readonly Verdict[] }>('publish'),
   },
 }).createMachine({
   id: 'judge',
-  context: ({ input }) => ({ task: input.task, verdict: null }),
+  context: ({ input }) => ({ task: input.task, verdicts: null }),
   initial: 'judging',
   states: {
     judging: {
@@ -44,14 +44,14 @@ export const judgeTask = setup({
         input: ({ context }) => ({ task: context.task }),
         onDone: [
           { guard: ({ event }) => event.output === null, target: 'done' },
-          { target: 'publishing', actions: assign({ verdict: ({ event }) => event.output }) },
+          { target: 'publishing', actions: assign({ verdicts: ({ event }) => event.output }) },
         ],
       },
     },
     publishing: {
       invoke: {
         src: 'publish',
-        input: ({ context }) => ({ task: context.task, verdict: context.verdict! }),
+        input: ({ context }) => ({ task: context.task, verdicts: context.verdicts! }),
         onDone: 'done',
       },
     },
@@ -66,16 +66,24 @@ export function judge(ports: Ports, options: JudgeOptions): RunActor {
   const task = judgeTask.provide({
     actors: {
       judge: fromPromise(async ({ input, signal }) => {
-        const judged = await gather(ports, book, inputs, input.task, signal)
-        return judged && verdictOf(options, input.task.data, judged)
+        const { step, groups } = input.task.data
+        const batch = await book.when(step, 'asked', signal)
+        if (batch === null) return null
+        return Promise.all(
+          groups.map(async (group) => {
+            const judged = await gather(ports, batch, inputs, group, signal)
+            return verdictOf(options, { step, group: group.group }, judged)
+          }),
+        )
       }),
       publish: fromPromise(async ({ input }) => {
-        await ports.bus.append('verdict', input.task.id, input.verdict, input.task)
+        const { task: parent, verdicts } = input
+        await Promise.all(verdicts.map((verdict) => ports.bus.append('verdict', verdict.group, verdict, parent)))
       }),
     },
   })
   const follow = ports.following(['questions', 'answers', 'dead', 'retried', 'version'], (record) => book.apply(record))
-  return runActor('judge', bindWorker(ports, 'judge.group', options.credit ?? 512, task, follow), ports)
+  return runActor('judge', bindWorker(ports, 'judge.groups', options.credit ?? 512, task, follow), ports)
 }
 
 /** The questions of a batch, listed once per batch rather than once per group. */
@@ -94,14 +102,11 @@ class BatchInputs {
 
 async function gather(
   ports: Ports,
-  book: StepBook,
+  batch: StepBatch,
   inputs: BatchInputs,
-  task: GroupTask,
+  { group, questions, answers }: GroupsTask['data']['groups'][number],
   signal: AbortSignal,
-): Promise<JudgeInput | null> {
-  const { step, group, questions, answers } = task.data
-  const batch = await book.when(step, 'asked', signal)
-  if (batch === null) return null
+): Promise<JudgeInput> {
   const asked = batch.questions.get(group)
   if (!asked) throw new Error(`event questions ${questions} has no question ${group}`)
   const said = answers === null ? null : await answersOf(ports, batch, answers, signal)

@@ -1,12 +1,12 @@
 /** Serves batches of requests with a model: decode, run, reply. The model actor decides when and which. */
 import type { EventData } from '../bus/messages.ts'
 import type { GenerateRequest, ImageSource, Model } from '../models/model.ts'
-import type { Batch, Waiting } from './batcher.ts'
+import { compareIds, type Batch, type Waiting } from './batcher.ts'
 import { BlobCache } from './blob-cache.ts'
 import { LostCauseError } from './dead-tasks.ts'
 import { completionId } from './ids.ts'
 import { decodeMicroBatch, policyGroups } from './micro-batch.ts'
-import { REPLIES, type Ports, type RequestKind, type TaskRef } from './ports.ts'
+import { causeOf, REPLIES, type Ports, type RequestKind, type TaskRef } from './ports.ts'
 import { WeightLibrary } from './weight-library.ts'
 import { encodeWeights } from './weights-codec.ts'
 
@@ -17,6 +17,15 @@ type TaskOf<K extends RequestKind> = Extract<ModelTask, { kind: K }>
 export interface Current {
   readonly version: number
   readonly adapter: string
+}
+
+/** One prompt of a request. */
+interface Prompt {
+  readonly task: TaskOf<'model.generate'>
+  /** Its completions are named by it and their place, from `first` on; the batch is ordered by it. */
+  readonly name: string
+  readonly first: number
+  readonly request: GenerateRequest
 }
 
 const IMAGE_CACHE_BYTES = 256 * 2 ** 20
@@ -91,11 +100,19 @@ export class ModelServer {
     try {
       await this.#run(tasks, version)
     } catch (error) {
-      if (tasks.length === 1) this.#ports.giveBack(tasks[0]!.key, error)
+      if (tasks.length === 1) this.#refuse(tasks[0]!, version, error)
       else
-        for (const task of tasks)
-          await this.#run([task], version).catch((e: unknown) => this.#ports.giveBack(task.key, e))
+        for (const task of tasks) await this.#run([task], version).catch((e: unknown) => this.#refuse(task, version, e))
     }
+  }
+
+  /** A rollout of several prompts is told of the failure at once: who asked for it asks for each prompt alone. */
+  #refuse(task: ModelTask, version: number, error: unknown): void {
+    const several = task.kind === 'model.generate' && task.data.rollout === true && (task.data.also ?? []).length > 0
+    if (!several) return this.#ports.giveBack(task.key, error)
+    this.#ports.warn(`request ${task.id}, which is answered with the error`, error)
+    const nothing = { ...this.#stamp(version, 0), promptTokens: 0, completions: [] }
+    this.#reply(task, 'generated', { ...nothing, error: causeOf(error) })
   }
 
   /**
@@ -130,38 +147,47 @@ export class ModelServer {
 
   async #generate(tasks: readonly TaskOf<'model.generate'>[], version: number): Promise<void> {
     const started = this.#ports.clock.now()
-    const requests = tasks.map((task) => this.#requests(task))
-    const generated = await this.#model.generate(requests.flat())
+    const asked = tasks.flatMap((task) => this.#prompts(task))
+    // Prompts stand in the batch as if each had come alone, so that the numbers do not depend on how they were packed.
+    const order = asked.toSorted((a, b) => compareIds(a.name, b.name))
+    const generated = await this.#model.generate(order.map(({ request }) => request))
+    const replies = new Map(order.map((prompt, i) => [prompt, generated[i]!]))
     const seconds = (this.#ports.clock.now() - started) / 1000 / tasks.length
-    let next = 0
-    for (const [i, task] of tasks.entries()) {
-      const replies = generated.slice(next, (next += requests[i]!.length))
-      const completions = replies.flatMap(({ samples }) => samples)
+    for (const task of tasks) {
+      const own = asked.filter((prompt) => prompt.task === task)
       this.#reply(task, 'generated', {
         ...this.#stamp(version, seconds),
-        promptTokens: replies.reduce((sum, reply) => sum + reply.promptTokens, 0),
-        completions: completions.map((sample, g) => ({
-          id: completionId(task.id, g),
-          text: sample.text,
-          tokens: [...sample.tokens],
-          logprobs: [...sample.logprobs],
-          finished: sample.finished,
-        })),
+        promptTokens: own.reduce((sum, prompt) => sum + replies.get(prompt)!.promptTokens, 0),
+        completions: own.flatMap((prompt) =>
+          replies.get(prompt)!.samples.map((sample, g) => ({
+            id: completionId(prompt.name, prompt.first + g),
+            text: sample.text,
+            tokens: [...sample.tokens],
+            logprobs: [...sample.logprobs],
+            finished: sample.finished,
+          })),
+        ),
       })
     }
   }
 
-  #requests({ id, data }: TaskOf<'model.generate'>): GenerateRequest[] {
+  #prompts(task: TaskOf<'model.generate'>): Prompt[] {
+    const { id, data } = task
     const { samples, maxNewTokens, temperature, seed, rollout = false, also = [] } = data
-    return [{ image: data.image, text: data.prompt }, ...also].map(({ image, text }, i) => ({
-      key: i === 0 ? id : `${id}-also${i}`,
-      image: image === null ? null : this.#image(image),
-      prompt: text,
-      samples,
-      maxNewTokens,
-      temperature,
-      seed,
-      rollout,
+    return [{ key: data.key, image: data.image, text: data.prompt }, ...also].map(({ key, image, text }, i) => ({
+      task,
+      name: key ?? id,
+      first: key === undefined ? i * samples : 0,
+      request: {
+        key: key ?? (i === 0 ? id : `${id}-also${i}`),
+        image: image === null ? null : this.#image(image),
+        prompt: text,
+        samples,
+        maxNewTokens,
+        temperature,
+        seed,
+        rollout,
+      },
     }))
   }
 
@@ -226,7 +252,8 @@ function describe(task: ModelTask): Waiting {
   switch (kind) {
     case 'model.generate': {
       const { samples, also = [], minWeights, weights, cohort } = task.data
-      return { key, id, kind, minWeights, weights, cohort, rows: samples * (1 + also.length) }
+      const prompts = 1 + also.length
+      return { key, id, kind, minWeights, weights, cohort, prompts, rows: samples * prompts }
     }
     case 'model.logprobs':
       return {
@@ -236,9 +263,10 @@ function describe(task: ModelTask): Waiting {
         minWeights: task.data.minWeights,
         weights: null,
         cohort: null,
+        prompts: 1,
         rows: task.data.completions.length,
       }
     case 'model.gradient':
-      return { key, id, kind, minWeights: task.data.weights, weights: task.data.weights, cohort: null, rows: 1 }
+      return { key, id, kind, minWeights: task.data.weights, weights: task.data.weights, cohort: null, prompts: 1, rows: 1 }
   }
 }

@@ -6,7 +6,7 @@ import { fromCallback, fromPromise, type CallbackActorLogic, type EventObject, t
 import type { Bus, HeadEntry, LogRecord, Traced } from '../bus/bus.ts'
 import { systemClock, type Clock } from '../bus/clock.ts'
 import { MAX_DELIVERIES } from '../bus/limits.ts'
-import type { EventName, Task, TaskKind } from '../bus/messages.ts'
+import type { Completion, EventName, Task, TaskKind } from '../bus/messages.ts'
 import { within } from '../bus/within.ts'
 import { DeadTasks, LostCauseError } from './dead-tasks.ts'
 import { whileFree, whileHeld, type Holder } from './lease.ts'
@@ -27,7 +27,7 @@ export interface TaskSource {
 }
 
 /** Work that an actor of the user's may take over while the run goes on. */
-const REPLACEABLE = ['questioner.image', 'reasoner.question', 'judge.group'] as const satisfies readonly TaskKind[]
+const REPLACEABLE = ['questioner.images', 'reasoner.questions', 'judge.groups'] as const satisfies readonly TaskKind[]
 export type ReplaceableKind = (typeof REPLACEABLE)[number]
 export const isReplaceable = (kind: string): kind is ReplaceableKind =>
   (REPLACEABLE as readonly string[]).includes(kind)
@@ -56,6 +56,7 @@ export type RecordOf<E extends EventName> = { [K in E]: LogRecord<K> }[E]
 
 interface Open {
   readonly deliveries: number
+  readonly divisible: boolean
   ack(): Promise<void>
   retry(delayMs?: number): void
   fail(cause: string): Promise<void>
@@ -155,10 +156,14 @@ export class Ports {
     this.#settle(key, (delivery) => delivery.ack())
   }
 
-  /** A delivery did not work out: again later, or given up after the last delivery or for a lost cause. */
+  /**
+   * A delivery did not work out: again later, or given up after the last delivery or for a lost cause. One of several
+   * items is divided at once: most of them work out alone.
+   */
   giveBack(key: string, error: unknown): void {
     this.#settle(key, async (delivery) => {
-      if (delivery.deliveries >= MAX_DELIVERIES || error instanceof LostCauseError) await delivery.fail(causeOf(error))
+      const last = delivery.deliveries >= MAX_DELIVERIES || error instanceof LostCauseError
+      if (last || delivery.divisible) await delivery.fail(causeOf(error))
       else delivery.retry(backoffMs(delivery.deliveries))
     })
     this.warn(`task ${key} did not work out`, error)
@@ -200,6 +205,20 @@ export class Ports {
       await this.bus.publish(kind, id, task, parent)
       return this.bus.await(event, id, alive)
     })
+  }
+
+  /**
+   * Samples prompts of a rollout; rejects when they could not be sampled together, besides when the request is given up.
+   * `completions` are those of each prompt in turn.
+   */
+  async sample(
+    id: string,
+    task: Task<'model.generate'>,
+    options: RequestOptions,
+  ): Promise<{ weights: number; completions: readonly Completion[] }> {
+    const { weights, completions, error } = (await this.request('model.generate', id, task, options)).message.data
+    if (error !== undefined) throw new Error(`the model actor could not sample ${id}: ${error}`)
+    return { weights, completions }
   }
 
   /** Runs `apply` on the records of some events, from the beginning of the log on, until it is stopped. */

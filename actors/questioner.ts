@@ -1,14 +1,14 @@
-/** Questioner: from an image to questions with silver answers, by asking the model and parsing what it writes. */
+/** Questioner: from images to questions with silver answers, by asking the model and parsing what it writes. */
 import { assign, fromPromise, setup } from 'xstate'
 import type { EventData } from '../bus/messages.ts'
-import { askId, cohortId, groupId } from './ids.ts'
+import { askId, cohortId, groupId, groupsId } from './ids.ts'
 import { type Ports, type TaskRef } from './ports.ts'
 import { unprovided, unprovidedJob } from './unprovided.ts'
 import { parseQuestion } from './rewards/parse-question.ts'
 import { runActor, type RunActor } from './run-actor.ts'
 import { bindWorker } from './worker.ts'
 
-type ImageTask = TaskRef<'questioner.image'>
+type ImagesTask = TaskRef<'questioner.images'>
 type Questions = EventData<'questions'>
 
 export interface QuestionerOptions {
@@ -19,38 +19,38 @@ export interface QuestionerOptions {
   readonly maxNewTokens: number
   readonly temperature: number
   readonly seed: number
-  /** Images in flight. */
+  /** Tasks in flight. */
   readonly credit?: number
 }
 
-/** One image: asking → publishing → done. */
+/** Some images: asking → publishing → done. */
 export const questionTask = setup({
   types: {
-    context: {} as { readonly task: ImageTask; readonly questions: Questions | null },
-    input: {} as { readonly task: ImageTask },
+    context: {} as { readonly task: ImagesTask; readonly asked: readonly Questions[] },
+    input: {} as { readonly task: ImagesTask },
   },
   actors: {
     /** Samples completions and parses them. */
-    ask: unprovided<Questions, { task: ImageTask }>('ask'),
+    ask: unprovided<readonly Questions[], { task: ImagesTask }>('ask'),
     /** Appends the questions, then hands on those that are in effect: to the Reasoner, malformed ones to the Judge. */
-    publish: unprovidedJob<{ task: ImageTask; questions: Questions }>('publish'),
+    publish: unprovidedJob<{ task: ImagesTask; asked: readonly Questions[] }>('publish'),
   },
 }).createMachine({
   id: 'question',
-  context: ({ input }) => ({ task: input.task, questions: null }),
+  context: ({ input }) => ({ task: input.task, asked: [] }),
   initial: 'asking',
   states: {
     asking: {
       invoke: {
         src: 'ask',
         input: ({ context }) => ({ task: context.task }),
-        onDone: { target: 'publishing', actions: assign({ questions: ({ event }) => event.output }) },
+        onDone: { target: 'publishing', actions: assign({ asked: ({ event }) => event.output }) },
       },
     },
     publishing: {
       invoke: {
         src: 'publish',
-        input: ({ context }) => ({ task: context.task, questions: context.questions! }),
+        input: ({ context }) => ({ task: context.task, asked: context.asked }),
         onDone: 'done',
       },
     },
@@ -64,20 +64,28 @@ export function questioner(ports: Ports, options: QuestionerOptions): RunActor {
     actors: {
       ask: fromPromise(({ input, signal }) => ask(ports, options, input.task, signal)),
       publish: fromPromise(async ({ input }) => {
-        await forward(ports, input.task, await record(ports, input.task, input.questions))
+        await forward(ports, input.task, await record(ports, input.task, input.asked))
       }),
     },
   })
-  return runActor('questioner', bindWorker(ports, 'questioner.image', options.credit ?? 256, task), ports)
+  return runActor('questioner', bindWorker(ports, 'questioner.images', options.credit ?? 256, task), ports)
 }
 
-async function ask(ports: Ports, options: QuestionerOptions, task: ImageTask, signal: AbortSignal): Promise<Questions> {
-  const { step, index, expects, image, name, minWeights } = task.data
-  const { prompt, questions, maxNewTokens, temperature, seed } = options
+async function ask(
+  ports: Ports,
+  options: QuestionerOptions,
+  task: ImagesTask,
+  signal: AbortSignal,
+): Promise<readonly Questions[]> {
+  const { step, expects, minWeights, images } = task.data
+  const { prompt, questions: samples, maxNewTokens, temperature, seed } = options
+  const [first, ...also] = images.map(({ id, image }) => ({ key: askId(id), image, text: prompt }))
   const request = {
-    image,
+    key: first!.key,
+    image: first!.image,
     prompt,
-    samples: questions,
+    also,
+    samples,
     maxNewTokens,
     temperature,
     seed,
@@ -87,9 +95,8 @@ async function ask(ports: Ports, options: QuestionerOptions, task: ImageTask, si
     rollout: true,
   }
   const again = task.deliveries > 1
-  const reply = await ports.request('model.generate', askId(task.id), request, { parent: task, signal, again })
-  const { weights, completions } = reply.message.data
-  return {
+  const { weights, completions } = await ports.sample(askId(task.id), request, { parent: task, signal, again })
+  return images.map(({ id, index, image, name }, i) => ({
     step,
     index,
     expects,
@@ -97,28 +104,40 @@ async function ask(ports: Ports, options: QuestionerOptions, task: ImageTask, si
     name,
     prompt,
     weights,
-    questions: completions.map((completion, i) => {
+    questions: completions.slice(i * samples, (i + 1) * samples).map((completion, q) => {
       const parsed = parseQuestion(completion)
       const said = parsed.malformed === null ? parsed : { question: '', silver: '', type: '', ...parsed }
-      return { group: groupId(task.id, i), completion, ...said }
+      return { group: groupId(id, q), completion, ...said }
     }),
-  }
+  }))
 }
 
 /** The questions that are in effect in the log: those of an earlier delivery, if there was one. */
-async function record(ports: Ports, task: ImageTask, questions: Questions): Promise<Questions> {
-  const { duplicate } = await ports.bus.append('questions', task.id, questions, task)
-  if (!duplicate) return questions
-  return (await ports.bus.find('questions', task.id))!.message.data
+function record(ports: Ports, task: ImagesTask, asked: readonly Questions[]): Promise<readonly Questions[]> {
+  return Promise.all(
+    task.data.images.map(async ({ id }, i) => {
+      const { duplicate } = await ports.bus.append('questions', id, asked[i]!, task)
+      return duplicate ? (await ports.bus.find('questions', id))!.message.data : asked[i]!
+    }),
+  )
 }
 
-async function forward(ports: Ports, task: ImageTask, { step, image, questions }: Questions): Promise<void> {
-  const { minWeights } = task.data
-  await Promise.all(
-    questions.map(({ group, question, silver, malformed }) =>
-      malformed === null
-        ? ports.bus.publish('reasoner.question', group, { step, group, image, question, silver, minWeights }, task)
-        : ports.bus.publish('judge.group', group, { step, group, questions: task.id, answers: null }, task),
-    ),
+async function forward(ports: Ports, task: ImagesTask, asked: readonly Questions[]): Promise<void> {
+  const { step, minWeights, images } = task.data
+  const all = asked.flatMap(({ image, questions }, i) =>
+    questions.map((question) => ({ image, from: images[i]!.id, ...question })),
   )
+  const questions = all
+    .filter(({ malformed }) => malformed === null)
+    .map(({ group, image, question, silver }) => ({ group, image, question, silver }))
+  const groups = all
+    .filter(({ malformed }) => malformed !== null)
+    .map(({ group, from }) => ({ group, questions: from, answers: null }))
+  const { bus } = ports
+  await Promise.all([
+    questions.length > 0 &&
+      bus.publish('reasoner.questions', groupsId(task.id, questions), { step, minWeights, questions }, task),
+    groups.length > 0 &&
+      bus.publish('judge.groups', groupsId(`${task.id}-malformed`, groups), { step, groups }, task),
+  ])
 }

@@ -1,7 +1,7 @@
-/** Reasoner: from a question about an image to a group of answers. */
+/** Reasoner: from questions about images to a group of answers each. */
 import { assign, fromPromise, setup } from 'xstate'
 import type { EventData } from '../bus/messages.ts'
-import { answerId, cohortId } from './ids.ts'
+import { answerId, cohortId, groupsId } from './ids.ts'
 import { type Ports, type TaskRef } from './ports.ts'
 import { unprovided, unprovidedJob } from './unprovided.ts'
 import { extractAnswer } from './rewards/normalize.ts'
@@ -9,7 +9,7 @@ import { runActor, type RunActor } from './run-actor.ts'
 import { StepBook } from './step-book.ts'
 import { bindWorker } from './worker.ts'
 
-type QuestionTask = TaskRef<'reasoner.question'>
+type QuestionsTask = TaskRef<'reasoner.questions'>
 type Answers = EventData<'answers'>
 
 export interface ReasonerOptions {
@@ -22,21 +22,21 @@ export interface ReasonerOptions {
   readonly seed: number
   /** Images of a step, assumed until the log says it. */
   readonly images: number
-  /** Questions in flight. */
+  /** Tasks in flight. */
   readonly credit?: number
 }
 
-/** One question: asking → publishing → done; at once done when its step is committed already. */
+/** Some questions: asking → publishing → done; at once done when its step is committed already. */
 export const answerTask = setup({
   types: {
-    context: {} as { readonly task: QuestionTask; readonly answers: Answers | null },
-    input: {} as { readonly task: QuestionTask },
+    context: {} as { readonly task: QuestionsTask; readonly answers: readonly Answers[] | null },
+    input: {} as { readonly task: QuestionsTask },
   },
   actors: {
     /** Samples completions and parses them, together with all questions of the step; null for a past step. */
-    ask: unprovided<Answers | null, { task: QuestionTask }>('ask'),
-    /** Appends the answers, then hands the group to the Judge. */
-    publish: unprovidedJob<{ task: QuestionTask; answers: Answers }>('publish'),
+    ask: unprovided<readonly Answers[] | null, { task: QuestionsTask }>('ask'),
+    /** Appends the answers, then hands the groups to the Judge. */
+    publish: unprovidedJob<{ task: QuestionsTask; answers: readonly Answers[] }>('publish'),
   },
 }).createMachine({
   id: 'answer',
@@ -71,13 +71,14 @@ export function reasoner(ports: Ports, options: ReasonerOptions): RunActor {
     actors: {
       ask: fromPromise(({ input, signal }) => ask(ports, book, options, input.task, signal)),
       publish: fromPromise(async ({ input }) => {
-        await ports.bus.append('answers', input.task.id, input.answers, input.task)
-        await forward(ports, input.task)
+        const { task: parent, answers } = input
+        await Promise.all(answers.map((group) => ports.bus.append('answers', group.group, group, parent)))
+        await forward(ports, parent)
       }),
     },
   })
   const follow = ports.following(['questions', 'dead', 'retried', 'version'], (record) => book.apply(record))
-  const machine = bindWorker(ports, 'reasoner.question', options.credit ?? 512, task, follow)
+  const machine = bindWorker(ports, 'reasoner.questions', options.credit ?? 512, task, follow)
   return runActor('reasoner', machine, ports)
 }
 
@@ -85,18 +86,25 @@ async function ask(
   ports: Ports,
   book: StepBook,
   options: ReasonerOptions,
-  task: QuestionTask,
+  task: QuestionsTask,
   signal: AbortSignal,
-): Promise<Answers | null> {
-  const batch = await book.when(task.data.step, 'asked', signal)
+): Promise<readonly Answers[] | null> {
+  const { step, minWeights, questions } = task.data
+  const batch = await book.when(step, 'asked', signal)
   if (batch === null) return null
-  const { step, group, image, question, minWeights } = task.data
-  const { answers, maxNewTokens, temperature, seed } = options
-  const prompt = options.prompt.replaceAll('{question}', () => question)
-  const request = {
+  const { answers: samples, maxNewTokens, temperature, seed } = options
+  const prompts = questions.map(({ group, image, question }) => ({
+    key: answerId(group),
     image,
-    prompt,
-    samples: answers,
+    text: options.prompt.replaceAll('{question}', () => question),
+  }))
+  const [first, ...also] = prompts
+  const request = {
+    key: first!.key,
+    image: first!.image,
+    prompt: first!.text,
+    also,
+    samples,
     maxNewTokens,
     temperature,
     seed,
@@ -107,15 +115,19 @@ async function ask(
     rollout: true,
   }
   const again = task.deliveries > 1
-  const reply = await ports.request('model.generate', answerId(task.id), request, { parent: task, signal, again })
-  const { weights, completions } = reply.message.data
-  return { step, group, image, prompt, weights, completions, parsed: completions.map(extractAnswer) }
+  const reply = await ports.sample(answerId(task.id), request, { parent: task, signal, again })
+  return questions.map(({ group, image }, i) => {
+    const completions = reply.completions.slice(i * samples, (i + 1) * samples)
+    const parsed = completions.map(extractAnswer)
+    return { step, group, image, prompt: prompts[i]!.text, weights: reply.weights, completions, parsed }
+  })
 }
 
-/** Image task that a group belongs to. */
+/** Image that a group belongs to. */
 const questionsId = (group: string): string => group.replace(/-q\d+$/, '')
 
-async function forward(ports: Ports, task: QuestionTask): Promise<void> {
-  const { step, group } = task.data
-  await ports.bus.publish('judge.group', group, { step, group, questions: questionsId(group), answers: group }, task)
+async function forward(ports: Ports, task: QuestionsTask): Promise<void> {
+  const { step, questions } = task.data
+  const groups = questions.map(({ group }) => ({ group, questions: questionsId(group), answers: group }))
+  await ports.bus.publish('judge.groups', groupsId(task.id, groups), { step, groups }, task)
 }

@@ -1,6 +1,7 @@
-/** Source: issues the image tasks of each step as soon as the weights are new enough for it. */
+/** Source: issues the images of each step as soon as the weights are new enough for it. */
 import { assign, fromCallback, fromPromise, setup, type EventObject } from 'xstate'
-import { imageTaskId } from './ids.ts'
+import type { Task } from '../bus/messages.ts'
+import { imageTaskId, sliceId } from './ids.ts'
 import { ImageOrder } from './permutation.ts'
 import { type HeadMoved, type Ports } from './ports.ts'
 import { effect, unprovided } from './unprovided.ts'
@@ -16,6 +17,8 @@ export interface SourceOptions {
   readonly images: readonly RunImage[]
   /** Images of one step. */
   readonly perStep: number
+  /** Images of one task. */
+  readonly perTask: number
   readonly steps: number
   readonly seed: number
   /** Steps that may be sampled ahead of the weights; 0 = on-policy. */
@@ -122,25 +125,33 @@ class Issuer {
   }
 
   async issue(step: number): Promise<void> {
-    const { perStep } = this.#options
-    const slots = Array.from({ length: perStep }, (_, index) => ({
-      index,
-      image: this.#order.at((step - 1) * perStep + index),
-    }))
+    const { perStep, perTask } = this.#options
     // The first step after a start may have been under way already.
     const again = this.#resumed
-    await Promise.all(slots.map(({ index, image }) => this.#issueImage(step, index, image, again)))
+    const slices = Array.from({ length: Math.ceil(perStep / perTask) }, (_, i) => i * perTask)
+    await Promise.all(
+      slices.map((first) => this.#issueSlice(step, first, Math.min(first + perTask, perStep) - 1, again)),
+    )
     this.#resumed = false
   }
 
-  async #issueImage(step: number, index: number, image: number, again: boolean): Promise<void> {
+  /** Issues the images `first` to `last` of a step; `again`: those about which nothing has been asked yet. */
+  async #issueSlice(step: number, first: number, last: number, again: boolean): Promise<void> {
     const { bus } = this.#ports
     const { perStep, maxLag } = this.#options
-    const id = imageTaskId(step, index)
-    const { blob, name } = await this.#enter(image)
-    if (again && (await bus.find('questions', id))) return
+    const slots = Array.from({ length: last - first + 1 }, (_, i) => this.#slot(step, first + i, again))
+    const images = (await Promise.all(slots)).filter((slot) => slot !== null)
+    if (images.length === 0) return
     const minWeights = Math.max(0, step - 1 - maxLag)
-    await bus.publish('questioner.image', id, { step, index, expects: perStep, image: blob, name, minWeights })
+    const id = images.length === 1 ? images[0]!.id : sliceId(step, first, last)
+    await bus.publish('questioner.images', id, { step, expects: perStep, minWeights, images })
+  }
+
+  async #slot(step: number, index: number, again: boolean): Promise<Slot | null> {
+    const { blob, name } = await this.#enter(this.#order.at((step - 1) * this.#options.perStep + index))
+    const id = imageTaskId(step, index)
+    if (again && (await this.#ports.bus.find('questions', id))) return null
+    return { id, index, image: blob, name }
   }
 
   /** Brings an image into the run; one whose file has become unreadable gives its place to the next, visibly. */
@@ -165,6 +176,8 @@ class Issuer {
     throw new Error('none of the images can be read any more')
   }
 }
+
+type Slot = Task<'questioner.images'>['images'][number]
 
 interface Entered {
   readonly blob: string

@@ -1,7 +1,7 @@
 /** What the log says about the steps under way, gathered by step: the Judge's and the Optimizer's view of a batch. */
 import type { LogRecord } from '../bus/bus.ts'
 import type { EventData, Question } from '../bus/messages.ts'
-import { stepOf } from './ids.ts'
+import { holdsGroup, imagesOf, stepOf } from './ids.ts'
 
 /** Events that a book understands; whoever keeps one follows those it needs. */
 type BookEvent = 'questions' | 'answers' | 'verdict' | 'dead' | 'retried' | 'version'
@@ -69,6 +69,17 @@ class OpenStep implements StepBatch {
     const asked = this.images.size + this.deadImages >= this.expects
     return asked && (milestone === 'asked' || this.settled.size >= this.questions.size)
   }
+}
+
+/** Images or groups that a task is about. One of several that was given up whole could not even be read. */
+function itemsOf({ questions }: OpenStep, kind: string, id: string): readonly string[] {
+  if (kind === 'questioner.images') return imagesOf(id)
+  if (kind !== 'reasoner.questions' && kind !== 'judge.groups') return []
+  if (stepOf(id) === null || /-q\d+$/.test(id)) return [id]
+  const malformed = id.endsWith('-malformed')
+  return [...questions.values()]
+    .filter((question) => holdsGroup(id, question.group) && (question.malformed !== null) === malformed)
+    .map(({ group }) => group)
 }
 
 export class StepBook {
@@ -158,15 +169,19 @@ export class StepBook {
   }
 
   #bury(open: OpenStep, { kind, id, cause }: EventData<'dead'>): void {
-    open.dead.set(id, cause)
-    if (kind === 'questioner.image') open.deadImages++
-    else if (kind === 'reasoner.question' || kind === 'judge.group') open.settled.add(id)
+    for (const item of itemsOf(open, kind, id)) {
+      open.dead.set(item, cause)
+      if (kind === 'questioner.images') open.deadImages++
+      else open.settled.add(item)
+    }
   }
 
   #exhume(open: OpenStep, { kind, id }: EventData<'retried'>): void {
-    if (!open.dead.delete(id)) return
-    if (kind === 'questioner.image') open.deadImages--
-    else if (!open.verdicts.has(id)) open.settled.delete(id)
+    for (const item of itemsOf(open, kind, id)) {
+      if (!open.dead.delete(item)) continue
+      if (kind === 'questioner.images') open.deadImages--
+      else if (!open.verdicts.has(item)) open.settled.delete(item)
+    }
   }
 
   #announce(open: OpenStep): void {

@@ -12,13 +12,18 @@ export interface Delivery<K extends TaskKind> {
   readonly kind: K
   readonly id: string
   readonly message: Envelope<Task<K>>
+  /** It has several items. */
+  readonly divisible: boolean
   /** 1 on the first delivery. */
   readonly deliveries: number
   /** The task is done and its result is in the log. */
   ack(): Promise<void>
   /** Give it back, after a delay in milliseconds. */
   retry(delayMs?: number): void
-  /** Give up: appends a `dead` event with the cause, then terminates the task. */
+  /**
+   * Give up: appends a `dead` event with the cause, then terminates the task. One of several items is divided instead:
+   * each of them becomes a task of its own.
+   */
   fail(cause: string): Promise<void>
 }
 

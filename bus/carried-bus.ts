@@ -4,6 +4,7 @@ import type { Bus, Delivery, HeadEntry, LogRecord, PullOptions, Traced, ValueEnt
 import type { Carrier, RawDelivery, RawRecord, RawValue, ReadOptions } from './carrier.ts'
 import { decode, encode, type Sender } from './codec.ts'
 import { decodeOnce } from './decoded-records.ts'
+import { divide } from './divide.ts'
 import { MessageError, SettledError } from './errors.ts'
 import { MAX_DELIVERIES } from './limits.ts'
 import {
@@ -53,19 +54,18 @@ export class CarriedBus implements Bus {
 
   /** Null when there is nothing to do for an actor: the task is not valid, or has been delivered too often. */
   async #deliver<K extends TaskKind>(kind: K, raw: RawDelivery): Promise<Delivery<K> | null> {
-    if (raw.deliveries > MAX_DELIVERIES) {
-      await this.#die(kind, raw, `no acknowledgement after ${MAX_DELIVERIES} deliveries`)
-      return null
-    }
+    let message: Envelope<Task<K>>
     try {
-      const message = await decode(kind, taskSchema(kind), raw.bytes, raw.subject, this.#carrier)
-      return this.#delivery(kind, raw, message)
+      message = await decode(kind, taskSchema(kind), raw.bytes, raw.subject, this.#carrier)
     } catch (error) {
       // A blob may be back at the next delivery; what does not parse never will.
       if (error instanceof MessageError) await this.#die(kind, raw, error.message)
-      else await this.#retry(kind, raw, 1000, String(error))
+      else await this.#retry(kind, raw, null, 1000, String(error))
       return null
     }
+    if (raw.deliveries <= MAX_DELIVERIES) return this.#delivery(kind, raw, message)
+    await this.#end(kind, raw, message, `no acknowledgement after ${MAX_DELIVERIES} deliveries`)
+    return null
   }
 
   #delivery<K extends TaskKind>(kind: K, raw: RawDelivery, message: Envelope<Task<K>>): Delivery<K> {
@@ -78,6 +78,7 @@ export class CarriedBus implements Bus {
       kind,
       id: raw.id,
       message,
+      divisible: divide(kind, message.data).length > 0,
       deliveries: raw.deliveries,
       ack: async () => {
         settle()
@@ -86,18 +87,42 @@ export class CarriedBus implements Bus {
       retry: (delayMs = 0) => {
         settle()
         // If this fails, the task is unanswered and comes back by itself.
-        this.#retry(kind, raw, delayMs, 'given back').catch(() => {})
+        this.#retry(kind, raw, message, delayMs, 'given back').catch(() => {})
       },
       fail: async (cause) => {
         settle()
-        await this.#die(kind, raw, cause)
+        await this.#end(kind, raw, message, cause)
       },
     }
   }
 
-  async #retry(kind: TaskKind, raw: RawDelivery, delayMs: number, cause: string): Promise<void> {
+  async #retry<K extends TaskKind>(
+    kind: K,
+    raw: RawDelivery,
+    message: Envelope<Task<K>> | null,
+    delayMs: number,
+    cause: string,
+  ): Promise<void> {
     if (raw.deliveries < MAX_DELIVERIES) raw.giveBack(delayMs)
-    else await this.#die(kind, raw, `${cause} at the last of ${MAX_DELIVERIES} deliveries`)
+    else await this.#end(kind, raw, message, `${cause} at the last of ${MAX_DELIVERIES} deliveries`)
+  }
+
+  /** `message` is null for one that could not be read. */
+  async #end<K extends TaskKind>(
+    kind: K,
+    raw: RawDelivery,
+    message: Envelope<Task<K>> | null,
+    cause: string,
+  ): Promise<void> {
+    const items = message ? divide(kind, message.data) : []
+    if (items.length === 0) return this.#die(kind, raw, cause)
+    try {
+      await Promise.all(items.map(({ id, task }) => this.publish(kind, id, task, message!)))
+    } catch (error) {
+      raw.giveBack(1000)
+      throw error
+    }
+    await raw.done()
   }
 
   /**

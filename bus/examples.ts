@@ -11,16 +11,18 @@ const completion = { id: 'q-0-3-0', text: 'red', tokens: [412, 2], logprobs: [-0
 const head: Head = { version: 4, parent: 3, adapter, optimizer, epoch: 1, consumed: ['g-0-3-0'] }
 
 export const taskExamples: { [K in TaskKind]: Task<K> } = {
-  'questioner.image': { step: 0, index: 3, expects: 64, image, name: 'kitchen/table.jpg', minWeights: 0 },
-  'reasoner.question': {
+  'questioner.images': {
     step: 0,
-    group: 'g-0-3-0',
-    image,
-    question: 'What colour is the cup?',
-    silver: 'red',
+    expects: 64,
     minWeights: 0,
+    images: [{ id: 'q-0-3', index: 3, image, name: 'kitchen/table.jpg' }],
   },
-  'judge.group': { step: 0, group: 'g-0-3-0', questions: 'q-0-3', answers: 'g-0-3-0' },
+  'reasoner.questions': {
+    step: 0,
+    minWeights: 0,
+    questions: [{ group: 'g-0-3-0', image, question: 'What colour is the cup?', silver: 'red' }],
+  },
+  'judge.groups': { step: 0, groups: [{ group: 'g-0-3-0', questions: 'q-0-3', answers: 'g-0-3-0' }] },
   'model.generate': {
     image,
     prompt: 'Question: What colour is the cup? Answer:',
@@ -80,8 +82,8 @@ export const eventExamples: { [E in EventName]: EventData<E> } = {
   version: { weights: 4, parent: 3, adapter, optimizer, epoch: 1, consumed: ['g-0-3-0'] },
   eval: { weights: 4, set: 'held-out', ...scores, byType: { colour: scores }, probe: false },
   dropped: { step: 0, group: 'g-0-3-1', reason: 'all rewards of the group are equal' },
-  dead: { kind: 'judge.group', id: 'g-0-3-0', cause: 'given back at the last of 5 deliveries', deliveries: 5 },
-  retried: { kind: 'judge.group', id: 'g-0-3-0', attempt: 1 },
+  dead: { kind: 'judge.groups', id: 'g-0-3-0', cause: 'given back at the last of 5 deliveries', deliveries: 5 },
+  retried: { kind: 'judge.groups', id: 'g-0-3-0', attempt: 1 },
   remark: { name: 'spell-check', version: '1', about: 's12-i5-q0', data: { misspelt: 1 } },
   alarm: { step: 12, name: 'collusion', message: 'agreement is over 0.95', value: 0.97 },
   generated: { weights: 0, device: 'cpu', seconds: 0.2, promptTokens: 41, completions: [completion] },

@@ -8,7 +8,7 @@
  */
 import { z } from 'zod'
 
-export const SCHEMA_VERSION = 1
+export const SCHEMA_VERSION = 2
 
 /** Ids and names that become a token of a subject. */
 export const idSchema = z.string().regex(/^[A-Za-z0-9_-]+$/, 'ids match [A-Za-z0-9_-]+')
@@ -29,30 +29,40 @@ export type Completion = z.infer<typeof completionSchema>
 /** How the prompt was encoded: enough to rebuild the token tree for scoring and training. */
 export const promptSchema = z.object({ image: blobSchema, text: z.string() })
 
-/** Work, by kind `role.what`. */
+/**
+ * Work, by kind `role.what`. Work of the loop comes as several items in one task, each with a result of its own; a task
+ * of which an item fails is divided (see divide.ts).
+ */
 export const taskSchemas = {
-  /** Write questions about one image. `expects`: image tasks of this step, so that a batch can wait for all. */
-  'questioner.image': z.object({
+  /** Write questions about some images of a step. `expects`: images of this step, so that a batch can wait for all. */
+  'questioner.images': z.object({
     step,
-    index: z.number().int().min(0),
     expects: z.number().int().min(1),
-    image: blobSchema,
-    name: z.string(),
     minWeights: weights,
+    /** `id` is that of the `questions` event; `index` is the place in the step. */
+    images: z
+      .array(z.object({ id: idSchema, index: z.number().int().min(0), image: blobSchema, name: z.string() }))
+      .min(1),
   }),
-  /** Answer one question. */
-  'reasoner.question': z.object({
+  /** Answer some questions of a step. */
+  'reasoner.questions': z.object({
     step,
-    group: idSchema,
-    image: blobSchema,
-    question: z.string(),
-    silver: z.string(),
     minWeights: weights,
+    /** `group` is the id of the `answers` event. */
+    questions: z
+      .array(z.object({ group: idSchema, image: blobSchema, question: z.string(), silver: z.string() }))
+      .min(1),
   }),
-  /** Judge one question with its answers (`answers` is null for a malformed question). */
-  'judge.group': z.object({ step, group: idSchema, questions: idSchema, answers: idSchema.nullable() }),
-  /** Sample. `cohort` groups requests that should share a forward pass; flushed early once `size` have arrived. */
+  /** Judge some questions of a step with their answers. */
+  'judge.groups': z.object({
+    step,
+    /** `group` is the id of the `verdict` event; `questions` and `answers` name events, `answers` is null for a malformed question. */
+    groups: z.array(z.object({ group: idSchema, questions: idSchema, answers: idSchema.nullable() })).min(1),
+  }),
+  /** Sample. `cohort` groups requests that should share a forward pass; flushed early once `size` prompts have arrived. */
   'model.generate': z.object({
+    /** Names the random numbers of the samples and begins their ids; the id of the request if left out. */
+    key: idSchema.optional(),
     /** null = a prompt without an image. */
     image: blobSchema.nullable(),
     prompt: z.string(),
@@ -67,7 +77,7 @@ export const taskSchemas = {
     /** A sample to learn from: it may come from weights rounded as the run's `model.rollouts` says; else the exact ones. */
     rollout: z.boolean().optional(),
     /** Further prompts sampled under the same settings, for bulk work; their completions follow in this order. */
-    also: z.array(promptSchema).optional(),
+    also: z.array(promptSchema.extend({ key: idSchema.optional() })).optional(),
   }),
   /** Score given completions of a prompt under the current weights. */
   'model.logprobs': z.object({
@@ -97,7 +107,7 @@ export type Question = z.infer<typeof questionSchema>
 export const eventSchemas = {
   /** An image entered the run. */
   image: z.object({ image: blobSchema, name: z.string(), bytes: z.number().int() }),
-  /** Result of `questioner.image`. */
+  /** Result of one image of `questioner.images`. */
   questions: z.object({
     step,
     index: z.number().int().min(0),
@@ -108,7 +118,7 @@ export const eventSchemas = {
     weights,
     questions: z.array(questionSchema),
   }),
-  /** Result of `reasoner.question`; `parsed[g]` is the final answer of `completions[g]`, null when malformed. */
+  /** Result of one question of `reasoner.questions`; `parsed[g]` is the final answer of `completions[g]`, null when malformed. */
   answers: z.object({
     step,
     group: idSchema,
@@ -189,6 +199,8 @@ export const eventSchemas = {
     seconds: z.number(),
     promptTokens: z.number().int(),
     completions: z.array(completionSchema),
+    /** Why there are no completions: prompts of a rollout could not be sampled together. Ask for each of them alone. */
+    error: z.string().optional(),
   }),
   logprobs: z.object({ weights, device: z.string(), seconds: z.number(), logprobs: z.array(z.array(z.number())) }),
   gradient: z.object({

@@ -101,6 +101,7 @@ const groupsSchema = z.strictObject({
   images: count().default(64).describe('Images of one step'),
   questions: count().default(2).describe('Questions asked about each image'),
   answers: z.number().int().min(2).default(8).describe('Answers sampled for each question: the size of a group'),
+  perTask: count().default(1).describe('Images of one task: fewer share the work more finely, more cost the bus less'),
 })
 
 const generationSchema = z.strictObject({

@@ -206,7 +206,7 @@ describe('assemble', () => {
   test('given-up images and groups are dropped with their cause', () => {
     const book = new StepBook(1)
     book.apply(
-      record('dead', 'questioner-image-s1-i0', { kind: 'questioner.image', id: 's1-i0', cause: 'c', deliveries: 5 }),
+      record('dead', 'questioner-image-s1-i0', { kind: 'questioner.images', id: 's1-i0', cause: 'c', deliveries: 5 }),
     )
     expect(assemble(book.batch(1), 0, OPTIONS)).toEqual({
       parts: [],
@@ -222,8 +222,8 @@ describe('StepBook', () => {
   test('a step of given-up images is judged', async () => {
     const book = new StepBook(2)
     const judged = book.when(1, 'judged', signal)
-    book.apply(dead('questioner.image', 's1-i0'))
-    book.apply(dead('questioner.image', 's1-i1'))
+    book.apply(dead('questioner.images', 's1-i0'))
+    book.apply(dead('questioner.images', 's1-i1'))
     expect((await judged)?.dead.size).toBe(2)
   })
 
@@ -234,7 +234,7 @@ describe('StepBook', () => {
     const questions = [...batch.images.values()][0]!
     book.apply(record('questions', 's1-i0', questions))
     const judged = book.when(1, 'judged', signal)
-    book.apply(dead('judge.group', 's1-i0-q0'))
+    book.apply(dead('judge.groups', 's1-i0-q0'))
     expect((await judged)?.verdicts.size).toBe(0)
   })
 
@@ -243,17 +243,17 @@ describe('StepBook', () => {
     const batch = batchOf([[{ reward: 1 }]])
     const questions = [...batch.images.values()][0]!
     const book = new StepBook(1)
-    book.apply(dead('questioner.image', 's1-i0'))
-    book.apply(retried('questioner.image', 's1-i0'))
+    book.apply(dead('questioner.images', 's1-i0'))
+    book.apply(retried('questioner.images', 's1-i0'))
     let done = false
     const judged = book.when(1, 'judged', signal).then((b) => ((done = true), b))
     book.apply(record('questions', 's1-i0', questions))
-    book.apply(retried('judge.group', 's1-i0-q0'))
+    book.apply(retried('judge.groups', 's1-i0-q0'))
     await new Promise(setImmediate)
     expect(done).toBe(false)
-    book.apply(dead('judge.group', 's1-i0-q0'))
+    book.apply(dead('judge.groups', 's1-i0-q0'))
     expect((await judged)?.dead.size).toBe(1)
-    book.apply(retried('judge.group', 's1-i0-q0'))
+    book.apply(retried('judge.groups', 's1-i0-q0'))
     expect(book.batch(1).dead.size).toBe(0)
   })
 

@@ -192,7 +192,7 @@ describe('worker machine', () => {
 test('a machine without its ports says which one is missing', async () => {
   const traceparent = `00-${'0'.repeat(32)}-${'0'.repeat(16)}-01`
   const data = { step: 1, index: 0, expects: 1, image: '', name: '', minWeights: 0 }
-  const task = { key: 'k', kind: 'questioner.image' as const, id: 's1-i0', deliveries: 1, traceparent, data }
+  const task = { key: 'k', kind: 'questioner.images' as const, id: 's1-i0', deliveries: 1, traceparent, data }
   const actor = createActor(questionTask, { input: { task } })
   const failed = new Promise((resolve) => actor.subscribe({ error: resolve }))
   actor.start()

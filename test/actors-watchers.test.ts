@@ -154,8 +154,8 @@ describe('Supervisor', () => {
     world = new World()
     const bus = world.net.connect('test.1')
     const supervising = supervisor(world.ports('supervisor', world.net.connect('supervisor.1')), {})
-    const id = deadId('judge.group', 's4-i1-q0')
-    await bus.append('dead', id, { kind: 'judge.group', id: 's4-i1-q0', cause: 'no such recipe', deliveries: 5 })
+    const id = deadId('judge.groups', 's4-i1-q0')
+    await bus.append('dead', id, { kind: 'judge.groups', id: 's4-i1-q0', cause: 'no such recipe', deliveries: 5 })
     const { data } = (await bus.await('alarm', id, signal())).message
     expect(data).toMatchObject({ step: 4, name: 'dead-task', value: 5 })
     expect(data.message).toContain('no such recipe')

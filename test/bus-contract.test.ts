@@ -51,7 +51,7 @@ async function take<T>(iterator: AsyncIterator<T>, n: number): Promise<T[]> {
 }
 
 const pulling = (bus: Bus, credit: number, signal = never) =>
-  bus.pull('judge.group', { credit, signal })[Symbol.asyncIterator]() as AsyncIterator<Delivery<'judge.group'>>
+  bus.pull('judge.groups', { credit, signal })[Symbol.asyncIterator]() as AsyncIterator<Delivery<'judge.groups'>>
 
 describe.each([
   ['memory', () => memoryWorld()],
@@ -77,7 +77,7 @@ describe.each([
 
   describe('tasks', () => {
     test('arrive in order, once, with their message', async () => {
-      for (const id of ['g1', 'g2', 'g3', 'g1']) await a.publish('judge.group', id, judge(id))
+      for (const id of ['g1', 'g2', 'g3', 'g1']) await a.publish('judge.groups', id, judge(id))
       const pull = pulling(b, 8)
       const deliveries = await take(pull, 3)
       expect(deliveries.map((d) => [d.id, d.deliveries, d.message.data.group])).toEqual([
@@ -85,10 +85,10 @@ describe.each([
         ['g2', 1, 'g2'],
         ['g3', 1, 'g3'],
       ])
-      expect(deliveries[0]!.message).toMatchObject({ schema: 'judge.group', version: 1, by: 'questioner.1' })
+      expect(deliveries[0]!.message).toMatchObject({ schema: 'judge.groups', version: 1, by: 'questioner.1' })
       for (const delivery of deliveries) await delivery.ack()
-      await a.publish('judge.group', 'g2', judge('g2'))
-      await a.publish('judge.group', 'g4', judge('g4'))
+      await a.publish('judge.groups', 'g2', judge('g2'))
+      await a.publish('judge.groups', 'g4', judge('g4'))
       expect((await take(pull, 1))[0]!.id).toBe('g4')
     })
 
@@ -96,22 +96,22 @@ describe.each([
       const ids = Array.from({ length: 6 }, (_, i) => `g${i}`)
       const first = pulling(a, 2)
       const second = pulling(b, 2)
-      await Promise.all(ids.map((id) => b.publish('judge.group', id, judge(id))))
+      await Promise.all(ids.map((id) => b.publish('judge.groups', id, judge(id))))
       const held = (await Promise.all([take(first, 2), take(second, 2)])).flat()
       expect(new Set(held.map((d) => d.id)).size).toBe(4)
-      const rest: Delivery<'judge.group'>[] = []
+      const rest: Delivery<'judge.groups'>[] = []
       for (const pull of [first, second]) void take(pull, 2).then((more) => rest.push(...more))
       await sleep(100)
       expect(rest).toEqual([])
       await Promise.all(held.map((delivery) => delivery.ack()))
-      await a.publish('judge.group', 'g6', judge('g6'))
-      await a.publish('judge.group', 'g7', judge('g7'))
+      await a.publish('judge.groups', 'g6', judge('g6'))
+      await a.publish('judge.groups', 'g7', judge('g7'))
       await expect.poll(() => rest.map((d) => d.id).sort()).toEqual(['g4', 'g5', 'g6', 'g7'])
       for (const delivery of rest) await delivery.ack()
     })
 
     test('come back at retry, after its delay, with a higher count', async () => {
-      await a.publish('judge.group', 'g1', judge('g1'))
+      await a.publish('judge.groups', 'g1', judge('g1'))
       const pull = pulling(b, 1)
       ;(await take(pull, 1))[0]!.retry()
       const [second] = await take(pull, 1)
@@ -126,7 +126,7 @@ describe.each([
     })
 
     test('come back when their puller closes, unread ones too', async () => {
-      for (const id of ['g1', 'g2']) await a.publish('judge.group', id, judge(id))
+      for (const id of ['g1', 'g2']) await a.publish('judge.groups', id, judge(id))
       const pull = pulling(b, 2)
       const [held] = await take(pull, 1)
       await b.close()
@@ -141,7 +141,7 @@ describe.each([
     test('come back when their puller stops before reading them', async () => {
       const stop = new AbortController()
       const pull = pulling(b, 3, stop.signal)
-      for (const id of ['g1', 'g2', 'g3']) await a.publish('judge.group', id, judge(id))
+      for (const id of ['g1', 'g2', 'g3']) await a.publish('judge.groups', id, judge(id))
       const [held] = await take(pull, 1)
       await sleep(50)
       stop.abort()
@@ -153,7 +153,7 @@ describe.each([
 
     test('come back when their reader goes away before reading them', async () => {
       const pull = pulling(b, 3)
-      for (const id of ['g1', 'g2', 'g3']) await a.publish('judge.group', id, judge(id))
+      for (const id of ['g1', 'g2', 'g3']) await a.publish('judge.groups', id, judge(id))
       const [held] = await take(pull, 1)
       await sleep(50)
       await pull.return?.()
@@ -163,22 +163,22 @@ describe.each([
     })
 
     test('come back when their process dies', async () => {
-      await a.publish('judge.group', 'g1', judge('g1'))
-      await world.takeAndDie('judge.group')
+      await a.publish('judge.groups', 'g1', judge('g1'))
+      await world.takeAndDie('judge.groups')
       const [delivery] = await take(pulling(b, 1), 1)
       expect(delivery).toMatchObject({ id: 'g1', deliveries: 2 })
       await delivery!.ack()
     })
 
     test('stay with a puller that takes longer than the acknowledgement time', async () => {
-      await a.publish('judge.group', 'g1', judge('g1'))
+      await a.publish('judge.groups', 'g1', judge('g1'))
       const [held] = await take(pulling(b, 1), 1)
       expect(await Promise.race([take(pulling(a, 1), 1), sleep(1500, 'nothing')])).toBe('nothing')
       await held!.ack()
     })
 
     test('are dead after five deliveries, or when failed, and the log says why', async () => {
-      for (const id of ['poison', 'wrong']) await a.publish('judge.group', id, judge(id))
+      for (const id of ['poison', 'wrong']) await a.publish('judge.groups', id, judge(id))
       const pull = pulling(b, 2)
       let deliveries = 0
       while (deliveries < 5) {
@@ -187,20 +187,20 @@ describe.each([
         else delivery!.retry(++deliveries === 1 ? 50 : 0)
       }
       const poison = await a.await('dead', 'judge-group-poison', AbortSignal.timeout(3000))
-      expect(poison.message.data).toMatchObject({ kind: 'judge.group', id: 'poison', deliveries: 5 })
+      expect(poison.message.data).toMatchObject({ kind: 'judge.groups', id: 'poison', deliveries: 5 })
       const wrong = await a.find('dead', 'judge-group-wrong')
       expect(wrong!.message.data).toMatchObject({ id: 'wrong', cause: 'no such group', deliveries: 1 })
       expect(await Promise.race([take(pull, 1), sleep(200, 'nothing')])).toBe('nothing')
     })
 
     test('that were given up can be retried, as they were, and given up again', async () => {
-      await a.publish('judge.group', 'sick', judge('sick'))
+      await a.publish('judge.groups', 'sick', judge('sick'))
       const pull = pulling(b, 1)
       for (const attempt of [0, 1]) {
         const [delivery] = await take(pull, 1)
         expect([delivery!.deliveries, delivery!.message.data.group]).toEqual([1, 'sick'])
         await delivery!.fail(`attempt ${attempt}`)
-        await a.retry('judge.group', 'sick')
+        await a.retry('judge.groups', 'sick')
       }
       const [well] = await take(pull, 1)
       await well!.ack()
@@ -212,14 +212,14 @@ describe.each([
         story.push(`${event} ${id}`)
       const [first, second] = ['judge-group-sick-r1', 'judge-group-sick-r2']
       expect(story).toEqual(['dead judge-group-sick', `retried ${first}`, `dead ${first}`, `retried ${second}`])
-      await expect(a.retry('judge.group', 'sick')).rejects.toThrow(/was not given up/)
-      await expect(a.retry('judge.group', 'unknown')).rejects.toThrow(/was not given up/)
+      await expect(a.retry('judge.groups', 'sick')).rejects.toThrow(/was not given up/)
+      await expect(a.retry('judge.groups', 'unknown')).rejects.toThrow(/was not given up/)
     })
 
     test('that do not fit their schema are refused at the sender', async () => {
       const wrong = { ...judge('g1'), step: -1 }
-      await expect(a.publish('judge.group', 'g1', wrong)).rejects.toThrow(MessageError)
-      await expect(a.publish('judge.group', 'a.b', judge('g1'))).rejects.toThrow(/ids match/)
+      await expect(a.publish('judge.groups', 'g1', wrong)).rejects.toThrow(MessageError)
+      await expect(a.publish('judge.groups', 'a.b', judge('g1'))).rejects.toThrow(/ids match/)
     })
   })
 

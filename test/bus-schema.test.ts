@@ -102,7 +102,7 @@ describe('codec', () => {
 
   test('wrong data is refused at the sender', async () => {
     const wrong = { step: 1, group: 'a group', questions: 'q', answers: null }
-    await expect(encode('judge.group', taskSchemas['judge.group'], wrong, subject, sender, blobs)).rejects.toThrow(
+    await expect(encode('judge.groups', taskSchemas['judge.groups'], wrong, subject, sender, blobs)).rejects.toThrow(
       /ids match/,
     )
   })

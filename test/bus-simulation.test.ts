@@ -10,7 +10,7 @@ const TASKS = 24
 /** Works until its bus is gone: the record first, then the acknowledgement, and a record that is there is not made again. */
 async function work(bus: Bus, story: string[]): Promise<void> {
   try {
-    for await (const task of bus.pull('judge.group', { credit: 3, signal: new AbortController().signal })) {
+    for await (const task of bus.pull('judge.groups', { credit: 3, signal: new AbortController().signal })) {
       story.push(`${task.id}/${task.deliveries}`)
       if (!(await bus.find('dropped', task.id))) {
         await bus.append('dropped', task.id, { step: 0, group: task.id, reason: `delivery ${task.deliveries}` })
@@ -31,7 +31,7 @@ async function simulate(seed: number): Promise<{ story: string[]; records: LogRe
   const doomed = net.connect('judge.doomed')
   const workers = [work(doomed, story), work(net.connect('judge.1'), story)]
   for (let i = 0; i < TASKS; i++) {
-    await producer.publish('judge.group', `t${i}`, { step: 0, group: `t${i}`, questions: 'q', answers: null })
+    await producer.publish('judge.groups', `t${i}`, { step: 0, group: `t${i}`, questions: 'q', answers: null })
   }
   for (let passed = 0; passed < 15_000; passed += 50) {
     if (passed === 100 + (seed % 5) * 50) net.crash(doomed)

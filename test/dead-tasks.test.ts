@@ -38,9 +38,9 @@ test('a task whose end cannot be told comes back, and dies then', async () => {
   carrier.find = (event, id) => (away-- > 0 ? Promise.reject(new Error('away')) : find(event, id))
   const bus = new CarriedBus(carrier)
   const signal = AbortSignal.timeout(10_000)
-  await bus.publish('judge.group', 'g', { step: 1, group: 'g', questions: 'q', answers: null })
+  await bus.publish('judge.groups', 'g', { step: 1, group: 'g', questions: 'q', answers: null })
   const deliveries: number[] = []
-  for await (const delivery of bus.pull('judge.group', { credit: 1, signal })) {
+  for await (const delivery of bus.pull('judge.groups', { credit: 1, signal })) {
     deliveries.push(delivery.deliveries)
     const told = await delivery.fail('it is too hard').then(
       () => true,

@@ -16,7 +16,7 @@ const there = (name: string) => existsSync(new URL(\`./\${name}\`, import.meta.u
 let first = Infinity
 
 export default defineActor({
-  role: 'judge', name: 'moody', version: '1', consumes: 'judge.group', produces: ['verdict'],
+  role: 'judge', name: 'moody', version: '1', consumes: 'judge.groups', produces: ['verdict'],
   async handle({ data: { step, group, answers } }, { append }) {
     first = Math.min(first, step)
     if (step === first && group.endsWith('-i0-q0') && !there('mended')) throw new Error('in no mood')
@@ -62,10 +62,10 @@ test('a task that fails five times is listed, shown, retried once its cause is m
   const [task] = (await dead('list')).lines
   const name = task!['name'] as string
   expect(name).toMatch(/^judge-group-s\d+-i0-q0$/)
-  expect(task).toMatchObject({ kind: 'judge.group', state: 'dead', deliveries: 5, cause: 'Error: in no mood' })
+  expect(task).toMatchObject({ kind: 'judge.groups', state: 'dead', deliveries: 5, cause: 'Error: in no mood' })
   const group = task!['id'] as string
   const { lines } = await dead('show', name)
-  expect(lines[0]).toMatchObject({ name, message: { schema: 'judge.group', data: { group } } })
+  expect(lines[0]).toMatchObject({ name, message: { schema: 'judge.groups', data: { group } } })
   expect(run.events().some((e) => e.event === 'alarm' && e.name === 'dead-task')).toBe(true)
 
   await writeFile(join(dir, 'mended'), '')

@@ -34,7 +34,7 @@ interface Player {
 
 function play(name: string, how: 'free' | 'hold' | 'preempt', over: Bus = net.connect(`${name}.1`)): Player {
   const controller = new AbortController()
-  const options = { bus: over, clock, key: 'claim.judge.group' }
+  const options = { bus: over, clock, key: 'claim.judge.groups' }
   const work = (held: AbortSignal) =>
     new Promise<void>((resolve) => {
       working.push(name)

@@ -206,7 +206,7 @@ test.each([
   const task = (id: string) => ({ step: 1, group: id, questions: 'q', answers: null })
 
   const working = (async () => {
-    for await (const delivery of worker.pull('judge.group', { credit: 32, signal: stop.signal })) {
+    for await (const delivery of worker.pull('judge.groups', { credit: 32, signal: stop.signal })) {
       const reason = `delivery ${delivery.deliveries}`
       await worker.append('dropped', delivery.id, { step: 1, group: delivery.id, reason })
       answered.add(delivery.id)
@@ -222,7 +222,7 @@ test.each([
     for (let i = 0; i < total; i++) {
       const id = `t${i}`
       waiting.push(producer.await('dropped', id, stop.signal))
-      await producer.publish('judge.group', id, task(id))
+      await producer.publish('judge.groups', id, task(id))
       published.push(id)
     }
   })()
@@ -286,16 +286,16 @@ test('foreign messages are refused visibly, and the run goes on', async () => {
   const connection = await connectNats({ access: server.access, name: 'test' })
   const js = jetstream(connection)
   await js.publish(subjects.log('foreign', 'dropped', 'bad'), '{"not": "ours"}')
-  await js.publish(subjects.task('foreign', 'judge.group', 'bad'), 'nonsense')
+  await js.publish(subjects.task('foreign', 'judge.groups', 'bad'), 'nonsense')
   await bus.append('dropped', 'good', { step: 1, group: 'g', reason: 'r' })
-  await bus.publish('judge.group', 'good', { step: 1, group: 'g', questions: 'q', answers: null })
+  await bus.publish('judge.groups', 'good', { step: 1, group: 'g', questions: 'q', answers: null })
   const ids: string[] = []
   for await (const { id } of bus.read(['dropped'], { follow: false, signal: never })) ids.push(id)
   expect(ids).toEqual(['good'])
   const alarm = (await bus.find('alarm', 'record-1'))!
   expect(alarm.message.data.name).toBe('bad-message')
   expect(alarm.message.data.message).toMatch(/visplay\.foreign\.log\.dropped\.bad: not an envelope/)
-  for await (const delivery of bus.pull('judge.group', { credit: 1, signal: never })) {
+  for await (const delivery of bus.pull('judge.groups', { credit: 1, signal: never })) {
     expect(delivery.id).toBe('good')
     await delivery.ack()
     break

@@ -258,12 +258,12 @@ describe('visplay status', () => {
     expect(status.version).toBeGreaterThan(0)
     expect(status.epoch).toBe(1)
     const kinds = [
-      'judge.group',
+      'judge.groups',
       'model.generate',
       'model.gradient',
       'model.logprobs',
-      'questioner.image',
-      'reasoner.question',
+      'questioner.images',
+      'reasoner.questions',
     ]
     expect(status.queues.map((queue) => queue.kind)).toEqual(kinds)
     const [device] = status.devices

@@ -73,7 +73,7 @@ describe('everything under visplay.>', () => {
 
   test('every kind of work, every event of an undisturbed run, and what the actors do', () => {
     const schemas = [...new Set(heard.map((h) => h.message.schema))].toSorted()
-    const work = ['judge.group', 'model.generate', 'model.gradient', 'questioner.image', 'reasoner.question']
+    const work = ['judge.groups', 'model.generate', 'model.gradient', 'questioner.images', 'reasoner.questions']
     const events = ['answers', 'eval', 'generated', 'gradient', 'image', 'questions', 'step', 'verdict', 'version']
     expect(schemas).toEqual(expect.arrayContaining([...work, ...events, 'heartbeat', 'transition']))
     expect(schemas).not.toEqual(expect.arrayContaining(['dead']))
@@ -87,11 +87,11 @@ describe('everything under visplay.>', () => {
     expect(answered.length).toBeGreaterThan(0)
     for (const { weights, group } of answered) {
       const imageTask = group.slice(0, group.indexOf('-q'))
-      const task = said<{ step: number; image: string }>(`task.questioner.image.${imageTask}`)
+      const task = said<{ step: number; image: string }>(`task.questioner.images.${imageTask}`)
       const { questions, ...asked } = said<{ image: string; questions: { group: string; silver: string }[] }>(
         `log.questions.${imageTask}`,
       )
-      const work = said<{ silver: string; image: string }>(`task.reasoner.question.${group}`)
+      const work = said<{ silver: string; image: string }>(`task.reasoner.questions.${group}`)
       const answers = said<{ step: number; completions: { id: string; text: string }[] }>(`log.answers.${group}`)
       const request = said<{ samples: number }>(`task.model.generate.answer-${group}`)
       const reply = said<{ weights: number; completions: { id: string; text: string }[] }>(

@@ -23,7 +23,7 @@ export interface OwnActorOptions {
 
 /** The work of the run that the actor takes over, if any. */
 export function replacedBy(actor: OwnActor): ReplaceableKind | null {
-  if (actor.kind === 'judge') return 'judge.group'
+  if (actor.kind === 'judge') return 'judge.groups'
   const { consumes } = actor
   return typeof consumes === 'string' && isReplaceable(consumes) ? consumes : null
 }

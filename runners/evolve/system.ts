@@ -83,7 +83,8 @@ export class System {
     source: (ports) => {
       const { config, world } = this.#options
       const { groups, steps, seed, train } = config
-      return source(ports, { images: world.images, perStep: groups.images, steps, seed, maxLag: train.maxLag })
+      const { images: perStep, perTask } = groups
+      return source(ports, { images: world.images, perStep, perTask, steps, seed, maxLag: train.maxLag })
     },
     questioner: (ports) => workers.questioner(ports, this.#options),
     reasoner: (ports) => workers.reasoner(ports, this.#options),

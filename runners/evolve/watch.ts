@@ -2,7 +2,7 @@
 import { isCollapse } from '../../actors/alarms.ts'
 import type { RecorderRecord } from '../../actors/recorder.ts'
 import type { GalleryLine } from '../../actors/run-files.ts'
-import { stepOf } from '../../actors/ids.ts'
+import { imagesOf, stepOf } from '../../actors/ids.ts'
 import type { EventData } from '../../bus/messages.ts'
 import type { Config } from '../../configs/schema.ts'
 import type { EvolveEvent } from '../cli/events.ts'
@@ -108,8 +108,8 @@ export class Watch {
 
   #bury({ kind, id, cause }: EventData<'dead'>): void {
     const step = stepOf(id)
-    if (kind !== 'questioner.image' || step === null) return
-    const dead = (this.#dead.get(step) ?? 0) + 1
+    if (kind !== 'questioner.images' || step === null) return
+    const dead = (this.#dead.get(step) ?? 0) + imagesOf(id).length
     this.#dead.set(step, dead)
     if (dead >= this.#config.groups.images) {
       this.#fail(new RunError(`every image of step ${step} was given up, the last one because of: ${cause}`))

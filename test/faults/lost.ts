@@ -8,8 +8,8 @@ export async function lostRequests({ run, bus, jsm }: Intruder): Promise<string[
   const queued = Object.keys(state.subjects ?? {}).map((subject) => subject.split('.task.')[1]!)
   const waitedFor = queued.flatMap((task) => {
     const id = task.slice(task.lastIndexOf('.') + 1)
-    if (task.startsWith('questioner.image.')) return [askId(id)]
-    return task.startsWith('reasoner.question.') ? [answerId(id)] : []
+    if (task.startsWith('questioner.images.')) return [askId(id)]
+    return task.startsWith('reasoner.questions.') ? [answerId(id)] : []
   })
   // With nothing on the queue at all the Optimizer waits, and only for gradients.
   const lost = queued.length === 0 ? [`gradients of step ${((await bus.getHead())?.head.version ?? 0) + 1}`] : []

@@ -1,4 +1,4 @@
-"""A judge in Python, from the published schemas alone: takes the `judge.group` tasks of a run, in the place of its Judge.
+"""A judge in Python, from the published schemas alone: takes the `judge.groups` tasks of a run, in the place of its Judge.
 
 usage: python judge.py nats://HOST:PORT RUN [worker.creds]          needs nats-py, and nkeys for a closed run
 """
@@ -94,7 +94,7 @@ async def main(url, run, creds=None):
     client = await nats.connect(url, **identity(creds))
     js = client.jetstream()
     kv = await js.key_value(f"VISPLAY_{run}")
-    holding = asyncio.create_task(hold(kv, "claim.judge.group"))
+    holding = asyncio.create_task(hold(kv, "claim.judge.groups"))
     tasks = await js.pull_subscribe_bind("judge_group", f"VISPLAY_{run}_TASKS")
     print(f"{NAME} {VERSION} judges in run {run}", flush=True)
     while not holding.done():

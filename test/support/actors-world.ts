@@ -112,6 +112,7 @@ export interface RunSize {
   readonly steps?: number
   readonly images?: number
   readonly perStep?: number
+  readonly perTask?: number
   readonly microBatchImages?: number
   readonly maxLag?: number
   readonly seed?: number
@@ -231,7 +232,7 @@ export interface Cast {
 
 /** Starts an actor of a role of this run. */
 export function startRole(role: RoleName, ports: Ports, options: RunSize, { model, election }: Cast): RunActor {
-  const { steps = 2, perStep = 4, images = 6, microBatchImages = 2, maxLag = 0 } = options
+  const { steps = 2, perStep = 4, perTask = 1, images = 6, microBatchImages = 2, maxLag = 0 } = options
   const { questions = 2, answers = 4, seed = 7 } = options
   const sampling = { maxNewTokens: 64, temperature: 1, seed, images: perStep }
   switch (role) {
@@ -242,6 +243,7 @@ export function startRole(role: RoleName, ports: Ports, options: RunSize, { mode
           read: () => Promise.resolve(new TextEncoder().encode(`image ${i}`)),
         })),
         perStep,
+        perTask,
         steps,
         seed,
         maxLag,

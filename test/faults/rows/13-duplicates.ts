@@ -43,9 +43,9 @@ export const duplicates: Fault = {
 }
 
 const TASKS: Readonly<Record<string, string>> = {
-  questions: 'questioner.image',
-  answers: 'reasoner.question',
-  verdict: 'judge.group',
+  questions: 'questioner.images',
+  answers: 'reasoner.questions',
+  verdict: 'judge.groups',
   generated: 'model.generate',
 }
 

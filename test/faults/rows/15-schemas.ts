@@ -31,7 +31,7 @@ export const schemas: Fault = {
     const { bus } = intruder
     await run.step(1)
     const task = { step: 1, group: 'newer', questions: 'newer', answers: null }
-    await intruder.publish('task.judge.group.newer', message('judge.group', task))
+    await intruder.publish('task.judge.groups.newer', message('judge.groups', task))
     await intruder.publish('log.verdict.newer', message('verdict', { step: 2, group: 'newer' }))
     intruder.say('judge.newer.heartbeat', message('heartbeat', { state: 'working', weights: null, inFlight: 0 }))
     const newer = await mutatedCopy(lab.dir, NEWER_RELEASE)
