@@ -67,7 +67,12 @@ export class HeldOut {
     )
     // One cohort, so that the greedy answer and the samples share their prefixes.
     const request = (kind: 'greedy' | 'samples', task: Pick<Task<'model.generate'>, 'samples' | 'temperature'>) =>
-      this.#request(`${id}-${kind}`, { ...task, weights: version, cohort: { id, size: 2 * prompts.length } }, prompts, signal)
+      this.#request(
+        `${id}-${kind}`,
+        { ...task, weights: version, cohort: { id, size: 2 * prompts.length } },
+        prompts,
+        signal,
+      )
     const [greedy, sampled] = await Promise.all([
       request('greedy', { samples: 1, temperature: 0 }),
       request('samples', { samples, temperature: 1 }),

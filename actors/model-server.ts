@@ -267,6 +267,15 @@ function describe(task: ModelTask): Waiting {
         rows: task.data.completions.length,
       }
     case 'model.gradient':
-      return { key, id, kind, minWeights: task.data.weights, weights: task.data.weights, cohort: null, prompts: 1, rows: 1 }
+      return {
+        key,
+        id,
+        kind,
+        minWeights: task.data.weights,
+        weights: task.data.weights,
+        cohort: null,
+        prompts: 1,
+        rows: 1,
+      }
   }
 }

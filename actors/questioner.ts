@@ -137,7 +137,6 @@ async function forward(ports: Ports, task: ImagesTask, asked: readonly Questions
   await Promise.all([
     questions.length > 0 &&
       bus.publish('reasoner.questions', groupsId(task.id, questions), { step, minWeights, questions }, task),
-    groups.length > 0 &&
-      bus.publish('judge.groups', groupsId(`${task.id}-malformed`, groups), { step, groups }, task),
+    groups.length > 0 && bus.publish('judge.groups', groupsId(`${task.id}-malformed`, groups), { step, groups }, task),
   ])
 }

@@ -206,7 +206,7 @@ describe('assemble', () => {
   test('given-up images and groups are dropped with their cause', () => {
     const book = new StepBook(1)
     book.apply(
-      record('dead', 'questioner-image-s1-i0', { kind: 'questioner.images', id: 's1-i0', cause: 'c', deliveries: 5 }),
+      record('dead', 'questioner-images-s1-i0', { kind: 'questioner.images', id: 's1-i0', cause: 'c', deliveries: 5 }),
     )
     expect(assemble(book.batch(1), 0, OPTIONS)).toEqual({
       parts: [],

@@ -5,7 +5,8 @@ import { nextBatch, type Batch, type Waiting } from '../actors/batcher.ts'
 const LIMITS = { maxRows: 64 }
 
 function generate(id: string, over: Partial<Waiting> = {}): Waiting {
-  return { key: `${id}.1`, id, kind: 'model.generate', minWeights: 0, weights: null, cohort: null, rows: 1, ...over }
+  const one = { minWeights: 0, weights: null, cohort: null, prompts: 1, rows: 1 }
+  return { key: `${id}.1`, id, kind: 'model.generate', ...one, ...over }
 }
 
 const cohort = (id: string, size: number, members: number, over: Partial<Waiting> = {}): Waiting[] =>
@@ -16,6 +17,13 @@ describe('nextBatch', () => {
     const members = cohort('a', 3, 3)
     expect(nextBatch(members.slice(0, 2), 0, false, LIMITS)).toBeNull()
     expect(nextBatch(members.toReversed(), 0, false, LIMITS)?.keys).toEqual(['a-0.1', 'a-1.1', 'a-2.1'])
+  })
+
+  test('requests of several prompts count as many members', () => {
+    const [first, second, third] = cohort('a', 5, 3, { prompts: 2 }) as [Waiting, Waiting, Waiting]
+    expect(nextBatch([first, second], 0, false, LIMITS)).toBeNull()
+    expect(nextBatch([first, { ...second, prompts: 3 }], 0, false, LIMITS)?.keys).toHaveLength(2)
+    expect(nextBatch([first, second, third], 0, false, LIMITS)?.keys).toHaveLength(3)
   })
 
   test('two deliveries of one request are one member', () => {
@@ -55,6 +63,7 @@ describe('nextBatch', () => {
       minWeights: fc.nat(3),
       weights: fc.option(fc.nat(3)),
       cohort: fc.option(fc.record({ id: fc.constantFrom('a', 'b'), size: fc.integer({ min: 1, max: 4 }) })),
+      prompts: fc.integer({ min: 1, max: 3 }),
       rows: fc.integer({ min: 1, max: 40 }),
     })
     .map(({ delivery, ...rest }) => ({ ...rest, key: `${rest.kind}-${rest.id}.${delivery}` }))

@@ -191,7 +191,7 @@ describe('worker machine', () => {
 
 test('a machine without its ports says which one is missing', async () => {
   const traceparent = `00-${'0'.repeat(32)}-${'0'.repeat(16)}-01`
-  const data = { step: 1, index: 0, expects: 1, image: '', name: '', minWeights: 0 }
+  const data = { step: 1, expects: 1, minWeights: 0, images: [{ id: 's1-i0', index: 0, image: '', name: '' }] }
   const task = { key: 'k', kind: 'questioner.images' as const, id: 's1-i0', deliveries: 1, traceparent, data }
   const actor = createActor(questionTask, { input: { task } })
   const failed = new Promise((resolve) => actor.subscribe({ error: resolve }))

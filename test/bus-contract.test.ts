@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { BlobError, type Bus, type Delivery, type LogRecord } from '../bus/bus.ts'
 import { BusClosedError, MessageError, SettledError } from '../bus/errors.ts'
-import type { Head } from '../bus/messages.ts'
+import { SCHEMA_VERSION, type Head } from '../bus/messages.ts'
 import { startServer, type NatsServer } from '../bus/nats/server.ts'
 import type { Net } from '../bus/net.ts'
 import { memoryWorld, natsWorld, type World } from './helpers/bus-worlds.ts'
@@ -26,7 +26,11 @@ afterAll(async () => {
   await rm(storeDir, { recursive: true })
 })
 
-const judge = (group: string) => ({ step: 1, group, questions: 'q', answers: null })
+const judge = (...groups: readonly string[]) => ({
+  step: 1,
+  groups: groups.map((group) => ({ group, questions: 'q', answers: null })),
+})
+const TRACE = `00-${'1'.repeat(32)}-${'2'.repeat(16)}-01`
 const dropped = (reason: string) => ({ step: 1, group: 'g', reason })
 const sha = `sha256-${'0'.repeat(64)}`
 const head = (version: number): Head => ({
@@ -80,12 +84,16 @@ describe.each([
       for (const id of ['g1', 'g2', 'g3', 'g1']) await a.publish('judge.groups', id, judge(id))
       const pull = pulling(b, 8)
       const deliveries = await take(pull, 3)
-      expect(deliveries.map((d) => [d.id, d.deliveries, d.message.data.group])).toEqual([
+      expect(deliveries.map((d) => [d.id, d.deliveries, d.message.data.groups[0]!.group])).toEqual([
         ['g1', 1, 'g1'],
         ['g2', 1, 'g2'],
         ['g3', 1, 'g3'],
       ])
-      expect(deliveries[0]!.message).toMatchObject({ schema: 'judge.groups', version: 1, by: 'questioner.1' })
+      expect(deliveries[0]!.message).toMatchObject({
+        schema: 'judge.groups',
+        version: SCHEMA_VERSION,
+        by: 'questioner.1',
+      })
       for (const delivery of deliveries) await delivery.ack()
       await a.publish('judge.groups', 'g2', judge('g2'))
       await a.publish('judge.groups', 'g4', judge('g4'))
@@ -186,11 +194,44 @@ describe.each([
         if (delivery!.id === 'wrong') await delivery!.fail('no such group')
         else delivery!.retry(++deliveries === 1 ? 50 : 0)
       }
-      const poison = await a.await('dead', 'judge-group-poison', AbortSignal.timeout(3000))
+      const poison = await a.await('dead', 'judge-groups-poison', AbortSignal.timeout(3000))
       expect(poison.message.data).toMatchObject({ kind: 'judge.groups', id: 'poison', deliveries: 5 })
-      const wrong = await a.find('dead', 'judge-group-wrong')
+      const wrong = await a.find('dead', 'judge-groups-wrong')
       expect(wrong!.message.data).toMatchObject({ id: 'wrong', cause: 'no such group', deliveries: 1 })
       expect(await Promise.race([take(pull, 1), sleep(200, 'nothing')])).toBe('nothing')
+    })
+
+    test('of several items are divided when they fail, or are given back too often', async () => {
+      await a.publish('judge.groups', 'many', judge('m1', 'm2', 'm3'), { traceparent: TRACE })
+      await a.publish('judge.groups', 'few', judge('f1', 'f2'))
+      const pull = pulling(b, 8)
+      const [many, few] = await take(pull, 2)
+      expect([many!.divisible, few!.divisible]).toEqual([true, true])
+      await many!.fail('one of them cannot be judged')
+      const alone = await take(pull, 3)
+      expect(alone.map((d) => [d.id, d.deliveries, d.divisible, d.message.data])).toEqual([
+        ['m1', 1, false, judge('m1')],
+        ['m2', 1, false, judge('m2')],
+        ['m3', 1, false, judge('m3')],
+      ])
+      expect(new Set(alone.map((d) => d.message.traceparent.split('-')[1]))).toEqual(new Set([TRACE.split('-')[1]]))
+      await alone[1]!.fail('this one')
+      await Promise.all([alone[0]!.ack(), alone[2]!.ack()])
+      few!.retry()
+      for (let delivery = 2; delivery <= 5; delivery++) {
+        const [again] = await take(pull, 1)
+        expect([again!.id, again!.deliveries]).toEqual(['few', delivery])
+        again!.retry()
+      }
+      const rest = await take(pull, 2)
+      expect(rest.map((d) => [d.id, d.deliveries])).toEqual([
+        ['f1', 1],
+        ['f2', 1],
+      ])
+      for (const delivery of rest) await delivery.ack()
+      const dead: string[] = []
+      for await (const { id } of a.read(['dead'], { follow: false, signal: AbortSignal.timeout(5000) })) dead.push(id)
+      expect(dead).toEqual(['judge-groups-m2'])
     })
 
     test('that were given up can be retried, as they were, and given up again', async () => {
@@ -198,7 +239,7 @@ describe.each([
       const pull = pulling(b, 1)
       for (const attempt of [0, 1]) {
         const [delivery] = await take(pull, 1)
-        expect([delivery!.deliveries, delivery!.message.data.group]).toEqual([1, 'sick'])
+        expect([delivery!.deliveries, delivery!.message.data.groups[0]!.group]).toEqual([1, 'sick'])
         await delivery!.fail(`attempt ${attempt}`)
         await a.retry('judge.groups', 'sick')
       }
@@ -210,8 +251,8 @@ describe.each([
         signal: AbortSignal.timeout(5000),
       }))
         story.push(`${event} ${id}`)
-      const [first, second] = ['judge-group-sick-r1', 'judge-group-sick-r2']
-      expect(story).toEqual(['dead judge-group-sick', `retried ${first}`, `dead ${first}`, `retried ${second}`])
+      const [first, second] = ['judge-groups-sick-r1', 'judge-groups-sick-r2']
+      expect(story).toEqual(['dead judge-groups-sick', `retried ${first}`, `dead ${first}`, `retried ${second}`])
       await expect(a.retry('judge.groups', 'sick')).rejects.toThrow(/was not given up/)
       await expect(a.retry('judge.groups', 'unknown')).rejects.toThrow(/was not given up/)
     })

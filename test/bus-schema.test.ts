@@ -6,7 +6,7 @@ import { BlobError } from '../bus/bus.ts'
 import { decode, encode, INLINE_LIMIT, parseEnvelope } from '../bus/codec.ts'
 import { MessageError } from '../bus/errors.ts'
 import { MemoryBlobs } from '../bus/memory/blobs.ts'
-import { eventSchemas, taskSchemas } from '../bus/messages.ts'
+import { eventSchemas, SCHEMA_VERSION, taskSchemas } from '../bus/messages.ts'
 import { asyncApi, exampleMessage, jsonSchemas, messages } from '../bus/schema-doc.ts'
 import { keyOf, stores, subjects } from '../bus/subjects.ts'
 import { randomHex } from '../bus/trace.ts'
@@ -65,7 +65,7 @@ describe('codec', () => {
 
   test('round trip', async () => {
     const message = await decodeDropped(await good())
-    expect(message).toMatchObject({ schema: 'dropped', version: 1, by: 'judge.1', data: dropped })
+    expect(message).toMatchObject({ schema: 'dropped', version: SCHEMA_VERSION, by: 'judge.1', data: dropped })
     expect(message.at).toBe('1970-01-01T00:00:00.000Z')
   })
 
@@ -101,7 +101,7 @@ describe('codec', () => {
   })
 
   test('wrong data is refused at the sender', async () => {
-    const wrong = { step: 1, group: 'a group', questions: 'q', answers: null }
+    const wrong = { step: 1, groups: [{ group: 'a group', questions: 'q', answers: null }] }
     await expect(encode('judge.groups', taskSchemas['judge.groups'], wrong, subject, sender, blobs)).rejects.toThrow(
       /ids match/,
     )

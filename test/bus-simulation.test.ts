@@ -31,7 +31,10 @@ async function simulate(seed: number): Promise<{ story: string[]; records: LogRe
   const doomed = net.connect('judge.doomed')
   const workers = [work(doomed, story), work(net.connect('judge.1'), story)]
   for (let i = 0; i < TASKS; i++) {
-    await producer.publish('judge.groups', `t${i}`, { step: 0, group: `t${i}`, questions: 'q', answers: null })
+    await producer.publish('judge.groups', `t${i}`, {
+      step: 0,
+      groups: [{ group: `t${i}`, questions: 'q', answers: null }],
+    })
   }
   for (let passed = 0; passed < 15_000; passed += 50) {
     if (passed === 100 + (seed % 5) * 50) net.crash(doomed)
@@ -50,7 +53,7 @@ test('nothing is lost and nothing counts twice, for any seed', async () => {
   let redelivered = 0
   for (let seed = 1; seed <= 12; seed++) {
     const { story, records } = await simulate(seed)
-    const ids = records.map(({ event, id }) => (event === 'dead' ? id.replace('judge-group-', '') : id))
+    const ids = records.map(({ event, id }) => (event === 'dead' ? id.replace('judge-groups-', '') : id))
     expect(new Set(ids).size, `seed ${seed}`).toBe(TASKS)
     expect(records.filter(({ event }) => event === 'dropped').length, `seed ${seed}`).toBe(
       new Set(records.filter(({ event }) => event === 'dropped').map(({ id }) => id)).size,

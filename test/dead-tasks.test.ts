@@ -38,7 +38,7 @@ test('a task whose end cannot be told comes back, and dies then', async () => {
   carrier.find = (event, id) => (away-- > 0 ? Promise.reject(new Error('away')) : find(event, id))
   const bus = new CarriedBus(carrier)
   const signal = AbortSignal.timeout(10_000)
-  await bus.publish('judge.groups', 'g', { step: 1, group: 'g', questions: 'q', answers: null })
+  await bus.publish('judge.groups', 'g', { step: 1, groups: [{ group: 'g', questions: 'q', answers: null }] })
   const deliveries: number[] = []
   for await (const delivery of bus.pull('judge.groups', { credit: 1, signal })) {
     deliveries.push(delivery.deliveries)
@@ -49,6 +49,6 @@ test('a task whose end cannot be told comes back, and dies then', async () => {
     if (told) break
   }
   expect(deliveries).toEqual([1, 2])
-  expect((await bus.find('dead', 'judge-group-g'))?.message.data.cause).toBe('it is too hard')
+  expect((await bus.find('dead', 'judge-groups-g'))?.message.data.cause).toBe('it is too hard')
   await bus.close()
 })

@@ -17,16 +17,18 @@ let first = Infinity
 
 export default defineActor({
   role: 'judge', name: 'moody', version: '1', consumes: 'judge.groups', produces: ['verdict'],
-  async handle({ data: { step, group, answers } }, { append }) {
+  async handle({ data: { step, groups } }, { append }) {
     first = Math.min(first, step)
-    if (step === first && group.endsWith('-i0-q0') && !there('mended')) throw new Error('in no mood')
-    while (step === first && group.endsWith('-i1-q0') && !there('released')) await sleep(50)
-    const verdict = { rewards: [0, 0, 0, 0], keep: false, dropped: 'moody', agreement: 0, majority: null, share: 0 }
-    await append('verdict', group, {
-      step, group, judge: { name: 'moody', version: '1' }, recipe: 'moody',
-      questioner: { reward: 0, parts: {} },
-      reasoner: answers === null ? null : verdict,
-    })
+    for (const { group, answers } of groups) {
+      if (step === first && group.endsWith('-i0-q0') && !there('mended')) throw new Error('in no mood')
+      while (step === first && group.endsWith('-i1-q0') && !there('released')) await sleep(50)
+      const verdict = { rewards: [0, 0, 0, 0], keep: false, dropped: 'moody', agreement: 0, majority: null, share: 0 }
+      await append('verdict', group, {
+        step, group, judge: { name: 'moody', version: '1' }, recipe: 'moody',
+        questioner: { reward: 0, parts: {} },
+        reasoner: answers === null ? null : verdict,
+      })
+    }
   },
 })
 `
@@ -61,11 +63,11 @@ test('a task that fails five times is listed, shown, retried once its cause is m
   await expect.poll(async () => (await dead('list')).lines.length, { timeout: 60_000, interval: 500 }).toBe(1)
   const [task] = (await dead('list')).lines
   const name = task!['name'] as string
-  expect(name).toMatch(/^judge-group-s\d+-i0-q0$/)
+  expect(name).toMatch(/^judge-groups-s\d+-i0-q0$/)
   expect(task).toMatchObject({ kind: 'judge.groups', state: 'dead', deliveries: 5, cause: 'Error: in no mood' })
   const group = task!['id'] as string
   const { lines } = await dead('show', name)
-  expect(lines[0]).toMatchObject({ name, message: { schema: 'judge.groups', data: { group } } })
+  expect(lines[0]).toMatchObject({ name, message: { schema: 'judge.groups', data: { groups: [{ group }] } } })
   expect(run.events().some((e) => e.event === 'alarm' && e.name === 'dead-task')).toBe(true)
 
   await writeFile(join(dir, 'mended'), '')
@@ -83,6 +85,6 @@ test('a task that fails five times is listed, shown, retried once its cause is m
 })
 
 test('a name that nobody knows is refused with one that is near', async () => {
-  const { code, stderr } = await dead('retry', 'judge-group-s0-i0-q0')
+  const { code, stderr } = await dead('retry', 'judge-groups-s0-i0-q0')
   expect([code, stderr.trim().split('\n')]).toEqual([2, [expect.stringContaining('visplay dead list')]])
 })

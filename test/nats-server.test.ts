@@ -203,7 +203,7 @@ test.each([
   const total = 900
   const published: string[] = []
   const answered = new Set<string>()
-  const task = (id: string) => ({ step: 1, group: id, questions: 'q', answers: null })
+  const task = (id: string) => ({ step: 1, groups: [{ group: id, questions: 'q', answers: null }] })
 
   const working = (async () => {
     for await (const delivery of worker.pull('judge.groups', { credit: 32, signal: stop.signal })) {
@@ -244,7 +244,7 @@ test.each([
   for await (const record of producer.read(['dropped'], { follow: false, signal: never })) records.push(record.id)
   expect(new Set(records)).toEqual(new Set(published))
   expect(records).toHaveLength(total)
-  expect(await producer.find('dead', 'judge-group-t0')).toBeNull()
+  expect(await producer.find('dead', 'judge-groups-t0')).toBeNull()
   await net.close()
   await server.stop()
 })
@@ -288,7 +288,7 @@ test('foreign messages are refused visibly, and the run goes on', async () => {
   await js.publish(subjects.log('foreign', 'dropped', 'bad'), '{"not": "ours"}')
   await js.publish(subjects.task('foreign', 'judge.groups', 'bad'), 'nonsense')
   await bus.append('dropped', 'good', { step: 1, group: 'g', reason: 'r' })
-  await bus.publish('judge.groups', 'good', { step: 1, group: 'g', questions: 'q', answers: null })
+  await bus.publish('judge.groups', 'good', { step: 1, groups: [{ group: 'g', questions: 'q', answers: null }] })
   const ids: string[] = []
   for await (const { id } of bus.read(['dropped'], { follow: false, signal: never })) ids.push(id)
   expect(ids).toEqual(['good'])
@@ -300,7 +300,7 @@ test('foreign messages are refused visibly, and the run goes on', async () => {
     await delivery.ack()
     break
   }
-  expect((await bus.find('dead', 'judge-group-bad'))!.message.data.cause).toMatch(/not JSON/)
+  expect((await bus.find('dead', 'judge-groups-bad'))!.message.data.cause).toMatch(/not JSON/)
   await expect(js.publish(subjects.log('foreign', 'dropped', 'good'), 'usurper')).rejects.toThrow(/per subject/)
   await connection.close()
   await net.close()

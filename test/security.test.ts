@@ -17,6 +17,7 @@ import { connectNats } from '../bus/nats/connect.ts'
 import { credentialsFile, parseRoleKey } from '../bus/nats/credentials.ts'
 import { connectNet } from '../bus/nats/net.ts'
 import { BUS_ROLES, type BusRole } from '../bus/nats/roles.ts'
+import { SCHEMA_VERSION } from '../bus/messages.ts'
 import { ownedServer } from '../bus/nats/store-owner.ts'
 import { stores } from '../bus/subjects.ts'
 import './support/property-seed.ts'
@@ -188,7 +189,7 @@ describe('a closed run', () => {
     const connection = await as('worker')
     const js = jetstream(connection)
     const envelope = {
-      version: 1,
+      version: SCHEMA_VERSION,
       traceparent: `00-${'a'.repeat(32)}-${'b'.repeat(16)}-01`,
       at: new Date().toISOString(),
       by: 'fuzz.1',

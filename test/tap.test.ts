@@ -53,6 +53,22 @@ function said<T>(subject: string): T & Heard['message'] {
 const dataOf = <T>(prefix: string): T[] =>
   heard.filter((h) => h.subject.startsWith(`visplay.tapped.${prefix}.`)).map((h) => h.message.data as T)
 
+/** The task that has an item, and what it says about it. */
+function taskOf(schema: string, items: string, is: (item: Item) => boolean): Item & { task: Heard['message'] } {
+  for (const { message } of heard) {
+    if (message.schema !== schema) continue
+    const item = (message.data[items] as Item[]).find(is)
+    if (item) return { ...item, task: message }
+  }
+  throw new Error(`no ${schema} has the item`)
+}
+interface Item {
+  readonly id?: string
+  readonly group?: string
+  readonly image: string
+  readonly silver?: string
+}
+
 const traceOf = ({ traceparent }: { readonly traceparent: string }): string => traceparent.split('-')[1]!
 
 describe('everything under visplay.>', () => {
@@ -87,27 +103,37 @@ describe('everything under visplay.>', () => {
     expect(answered.length).toBeGreaterThan(0)
     for (const { weights, group } of answered) {
       const imageTask = group.slice(0, group.indexOf('-q'))
-      const task = said<{ step: number; image: string }>(`task.questioner.images.${imageTask}`)
+      const { task, image } = taskOf('questioner.images', 'images', ({ id }) => id === imageTask)
       const { questions, ...asked } = said<{ image: string; questions: { group: string; silver: string }[] }>(
         `log.questions.${imageTask}`,
       )
-      const work = said<{ silver: string; image: string }>(`task.reasoner.questions.${group}`)
+      const { task: work, ...question } = taskOf('reasoner.questions', 'questions', (item) => item.group === group)
       const answers = said<{ step: number; completions: { id: string; text: string }[] }>(`log.answers.${group}`)
-      const request = said<{ samples: number }>(`task.model.generate.answer-${group}`)
+      const request = heard.find(({ message: { schema, data } }) => {
+        const prompts = [data, ...((data['also'] ?? []) as (typeof data)[])]
+        return schema === 'model.generate' && prompts.some(({ key }) => key === `answer-${group}`)
+      })!
       const reply = said<{ weights: number; completions: { id: string; text: string }[] }>(
-        `log.generated.answer-${group}`,
+        `log.generated.${request.subject.slice(request.subject.lastIndexOf('.') + 1)}`,
       )
+      const replied = reply.completions.filter(({ id }) => id.startsWith(`answer-${group}-`))
+      const samples = request.message.data['samples']
       const verdict = said<{ reasoner: { rewards: number[]; keep: boolean } }>(`log.verdict.${group}`)
       const step = said<{ weights: number; groups: string[] }>(`log.step.s${weights}`)
-      expect([task.image, asked.image]).toEqual([work.image, work.image])
-      expect(questions.find((q) => q.group === group)?.silver).toBe(work.silver)
-      expect(answers.completions).toEqual(reply.completions)
-      expect([answers.completions.length, verdict.reasoner.rewards.length]).toEqual([request.samples, request.samples])
+      expect([image, asked.image]).toEqual([question.image, question.image])
+      expect(questions.find((q) => q.group === group)?.silver).toBe(question.silver)
+      expect(answers.completions).toEqual(replied)
+      expect([answers.completions.length, verdict.reasoner.rewards.length]).toEqual([samples, samples])
       expect(verdict.reasoner.keep).toBe(true)
-      expect([task.step, answers.step, step.weights, reply.weights + 1]).toEqual([weights, weights, weights, weights])
+      expect([task.data['step'], answers.step, step.weights, reply.weights + 1]).toEqual([
+        weights,
+        weights,
+        weights,
+        weights,
+      ])
       expect(step.groups).toContain(group)
       // One trace follows the image through all actors.
-      const traces = [asked, work, answers, request, reply, verdict].map(traceOf)
+      const traces = [asked, work, answers, request.message, reply, verdict].map(traceOf)
       expect(new Set(traces), group).toEqual(new Set([traceOf(task)]))
     }
   })

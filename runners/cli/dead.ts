@@ -24,8 +24,8 @@ export function command(): Command {
   ].join('\n')
   return newCommand('dead', about, [
     ['list', 'what the newest run here has given up, and why'],
-    ['show judge-group-s3-i5-q0 --run my-run', 'the task as it was'],
-    ['retry judge-group-s3-i5-q0', 'once more, after its cause is mended'],
+    ['show judge-groups-s3-i5-q0 --run my-run', 'the task as it was'],
+    ['retry judge-groups-s3-i5-q0', 'once more, after its cause is mended'],
     ['retry --all', 'everything that somebody still waits for'],
   ])
     .addArgument(new Argument('<action>', 'what to do').choices(ACTIONS))

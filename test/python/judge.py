@@ -20,7 +20,7 @@ ME = f"judge.python-{secrets.token_hex(4)}"
 def envelope(schema, data, trace=None):
     trace = trace or f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
     now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
-    return json.dumps({"schema": schema, "version": 1, "traceparent": trace, "at": now, "by": ME, "data": data}).encode()
+    return json.dumps({"schema": schema, "version": 2, "traceparent": trace, "at": now, "by": ME, "data": data}).encode()
 
 
 async def hold(kv, key):
@@ -62,23 +62,29 @@ def judge(question, answers):
     return {"questioner": {"reward": min(share, 1 - share), "parts": {"share": share}}, "reasoner": reasoner}
 
 
-async def verdict(js, run, task, message):
+async def verdict(js, run, step, item, trace):
     log = f"VISPLAY_{run}_LOG"
-    data = task["data"]
-    asked = await record(js, log, f"visplay.{run}.log.questions.{data['questions']}")
-    question = next(q for q in asked["questions"] if q["group"] == data["group"])
+    group = item["group"]
+    asked = await record(js, log, f"visplay.{run}.log.questions.{item['questions']}")
+    question = next(q for q in asked["questions"] if q["group"] == group)
     answers = []
-    if data["answers"] is not None:
-        answers = (await record(js, log, f"visplay.{run}.log.answers.{data['answers']}"))["parsed"]
+    if item["answers"] is not None:
+        answers = (await record(js, log, f"visplay.{run}.log.answers.{item['answers']}"))["parsed"]
     who = {"judge": {"name": NAME, "version": VERSION}, "recipe": NAME}
-    body = envelope("verdict", {"step": data["step"], "group": data["group"], **who, **judge(question, answers)}, task["traceparent"])
-    headers = {"Nats-Msg-Id": f"verdict.{data['group']}", "Nats-Expected-Last-Subject-Sequence": "0"}
+    body = envelope("verdict", {"step": step, "group": group, **who, **judge(question, answers)}, trace)
+    headers = {"Nats-Msg-Id": f"verdict.{group}", "Nats-Expected-Last-Subject-Sequence": "0"}
     try:
-        await js.publish(f"visplay.{run}.log.verdict.{data['group']}", body, headers=headers)
+        await js.publish(f"visplay.{run}.log.verdict.{group}", body, headers=headers)
     except APIError as error:
         if error.err_code != 10071:  # There is a verdict already: that one counts.
             raise
-    await message.ack()  # Only now: a task that is acknowledged has its result in the log.
+
+
+async def work(js, run, task, message):
+    data = task["data"]
+    for item in data["groups"]:
+        await verdict(js, run, data["step"], item, task["traceparent"])
+    await message.ack()  # Only now: a task that is acknowledged has its results in the log.
 
 
 def identity(creds):
@@ -95,12 +101,12 @@ async def main(url, run, creds=None):
     js = client.jetstream()
     kv = await js.key_value(f"VISPLAY_{run}")
     holding = asyncio.create_task(hold(kv, "claim.judge.groups"))
-    tasks = await js.pull_subscribe_bind("judge_group", f"VISPLAY_{run}_TASKS")
+    tasks = await js.pull_subscribe_bind("judge_groups", f"VISPLAY_{run}_TASKS")
     print(f"{NAME} {VERSION} judges in run {run}", flush=True)
     while not holding.done():
         try:
             for message in await tasks.fetch(64, timeout=1):
-                await verdict(js, run, json.loads(message.data), message)
+                await work(js, run, json.loads(message.data), message)
         except nats.errors.TimeoutError:
             pass
     await holding

@@ -76,7 +76,7 @@ export const undisturbed = (poison: string | null): Plan => ({
 })
 
 /** Requests of the model, one for each way in which a group can be lost. */
-const POISONS = ['ask-s2-i1', 'answer-s1-i0-q0', 'answer-s3-i2-q1']
+const POISONS = ['ask-s2-i1', 'answer-s1-i0-q0', 'answer-s3-i1-q1']
 
 /** Where it hurts most. */
 const TENDER: readonly (readonly [RoleName, string])[] = [
@@ -124,7 +124,7 @@ export function planOf(seed: number): Plan {
   const extras = Array.from({ length: upTo(2) }, () => one(ROLES))
   return {
     seed,
-    size: { ...SIZE, maxLag: chance(0.1) ? 1 : 0 },
+    size: { ...SIZE, perTask: one([1, 2]), maxLag: chance(0.1) ? 1 : 0 },
     poison: chance(0.15) ? one(POISONS) : null,
     cast: [...ROLES, ...Array.from({ length: optimizers - 1 }, () => 'optimizer' as const), ...extras],
     preempt: chance(0.3),

@@ -4,6 +4,7 @@ export const settings = (...sets: readonly string[]): string[] => sets.flatMap((
 export const SMALL = settings(
   'groups.images=4',
   'groups.answers=4',
+  'groups.perTask=2',
   'world.images=12',
   'world.evalImages=2',
   'eval.samples=2',

@@ -11,7 +11,7 @@ const OTHER = SCHEMA_VERSION + 1
 
 /** The program as it might be one release later. */
 const NEWER_RELEASE: readonly Edit[] = [
-  { file: 'bus/messages.ts', old: 'SCHEMA_VERSION = 1', new: `SCHEMA_VERSION = ${OTHER}` },
+  { file: 'bus/messages.ts', old: `SCHEMA_VERSION = ${SCHEMA_VERSION}`, new: `SCHEMA_VERSION = ${OTHER}` },
 ]
 
 const message = (schema: string, data: unknown): Uint8Array =>
@@ -30,7 +30,7 @@ export const schemas: Fault = {
     const intruder = await run.intruder()
     const { bus } = intruder
     await run.step(1)
-    const task = { step: 1, group: 'newer', questions: 'newer', answers: null }
+    const task = { step: 1, groups: [{ group: 'newer', questions: 'newer', answers: null }] }
     await intruder.publish('task.judge.groups.newer', message('judge.groups', task))
     await intruder.publish('log.verdict.newer', message('verdict', { step: 2, group: 'newer' }))
     intruder.say('judge.newer.heartbeat', message('heartbeat', { state: 'working', weights: null, inFlight: 0 }))
