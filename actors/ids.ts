@@ -34,11 +34,11 @@ export function stepOf(id: string): number | null {
   return digits === undefined ? null : Number(digits)
 }
 
-const PLACE = /^s(\d+)-i(\d+)(?:to(\d+))?/
+const PLACE = /(?:^|-)s(\d+)-i(\d+)(?:to(\d+))?/
 
-/** The images that a task is about, by their events; none for an id of another kind. */
-export function imagesOf(task: string): string[] {
-  const [, step, first, last = first] = PLACE.exec(task) ?? []
+/** The images that a task, a request or an event is about; none for an id of another kind. */
+export function imagesOf(id: string): string[] {
+  const [, step, first, last = first] = PLACE.exec(id) ?? []
   if (step === undefined) return []
   const count = Number(last) - Number(first) + 1
   return Array.from({ length: count }, (_, i) => imageTaskId(Number(step), Number(first) + i))

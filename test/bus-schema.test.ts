@@ -75,7 +75,7 @@ describe('codec', () => {
       [new Uint8Array([0xff, 0xfe]), /not JSON in UTF-8/],
       [utf8({ hello: 1 }), /not an envelope/],
       [utf8('null'), /not an envelope/],
-      [await changed({ version: 2 }), /version 2 of schema "dropped".*run the same release/],
+      [await changed({ version: SCHEMA_VERSION + 1 }), /version 3 of schema "dropped".*run the same release/],
       [await changed({ schema: 'image' }), /schema "image" where "dropped" belongs/],
       [await changed({ data: { step: -1 } }), /data does not fit schema "dropped"/],
       [await changed({ traceparent: 'x' }), /not an envelope/],

@@ -25,7 +25,7 @@ describe('layers', () => {
 
   test('the defaults are those of the recipe that was measured', () => {
     const { groups, optimizer, train, loss, generation } = loadConfig({ preset: null })
-    expect(groups).toEqual({ images: 64, questions: 2, answers: 8 })
+    expect(groups).toEqual({ images: 64, questions: 2, answers: 8, perTask: 1 })
     expect(optimizer).toMatchObject({ lr: 2e-5, betas: [0.9, 0.95], weightDecay: 0, clip: 1, warmup: 20 })
     expect([train.maxLag, loss.beta, generation.temperature]).toEqual([0, 0, 1])
   })

@@ -204,11 +204,13 @@ describe('in a run', () => {
   test('a model of another process judges; when it goes away the judge says so, and nobody judges in its place', async () => {
     const { server, url: own } = await serve('--model', join(PACKAGE_ROOT, 'models', 'tiny'))
     const text = await readFile(join(PACKAGE_ROOT, 'runners', 'actor', 'templates', 'llm-judge.ts'), 'utf8')
-    // Words that the tiny model knows.
+    // Words that the tiny model knows, others each time: what was asked before would not be asked again.
+    const counted =
+      "'is there a circle? ' + [...(asked++).toString(2)].map((bit) => (bit === '1' ? 'yes' : 'no')).join(' ')"
     const file = join(dir, 'tiny-judge.ts')
     await writeFile(
       file,
-      text.replace('{ url, model, key }', "{ url, model, key, prompt: () => 'is there a circle? yes no' }"),
+      `let asked = 0\n${text.replace('{ url, model, key }', `{ url, model, key, prompt: () => ${counted} }`)}`,
     )
     const judge = inject(file, { LLM_JUDGE_URL: own, LLM_JUDGE_MODEL: 'tiny' })
     await verdict(({ judge: by }) => by.version === '1 tiny')

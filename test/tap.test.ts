@@ -167,6 +167,8 @@ describe('visplay tap', () => {
     expect(subjectsOf(await since(String(last!.seq), 'log.step.*'))).toEqual(['visplay.tapped.log.step.s2'])
     const traced = subjectsOf(await since('start', '--trace', 's1-i2')).map((s) => s.split('.').slice(3).join('.'))
     expect(traced).toEqual(expect.arrayContaining(['questions.s1-i2', 'answers.s1-i2-q0', 'verdict.s1-i2-q0']))
+    // Its task had a second image, which shares the requests.
+    expect(traced).toEqual(expect.arrayContaining(['generated.ask-s1-i2to3', 'generated.answer-s1-i2to3']))
     expect(traced.filter((s) => /s1-i[013]|s2-/.test(s))).toEqual([])
   })
 

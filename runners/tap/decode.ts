@@ -1,4 +1,5 @@
 /** Messages of a run as a person or a program reads them. */
+import { imagesOf } from '../../actors/ids.ts'
 import { decode, type BlobStore } from '../../bus/codec.ts'
 import { eventSchemas, liveSchemas, taskSchemas } from '../../bus/messages.ts'
 import type { Gap, Heard } from '../../bus/nats/tap.ts'
@@ -46,16 +47,23 @@ function nameOf(subject: string): { family: string; name: string } {
   return { family, name: family === 'live' ? (rest.at(-1) ?? '') : rest.slice(0, -1).join('.') }
 }
 
-/** Keeps what belongs to an id or to a trace: also everything of the traces in which the id was met. */
+/**
+ * Keeps what belongs to an id or to a trace: also everything of the traces in which the id was met, but for what is about
+ * other images than the id, which came with it in one task.
+ */
 export function belongsTo(wanted: string): (line: TapLine) => boolean {
   const traces = new Set<string>()
+  const [image = null, ...more] = imagesOf(wanted)
+  const isAbout = (images: readonly string[]) => image === null || more.length > 0 || images.includes(image)
   return (line) => {
     if ('gap' in line) return true
     const id = line.subject.split('.').at(-1)!
     const trace = 'traceparent' in line ? line.traceparent.split('-')[1]! : null
-    const met = id === wanted || id.includes(`${wanted}-`) || id.endsWith(`-${wanted}`) || trace === wanted
+    const images = imagesOf(id)
+    const named = id === wanted || id.includes(`${wanted}-`) || id.endsWith(`-${wanted}`)
+    const met = named || trace === wanted || (image !== null && images.length > 1 && isAbout(images))
     if (met && trace !== null) traces.add(trace)
-    return met || (trace !== null && traces.has(trace))
+    return met || (trace !== null && traces.has(trace) && (images.length === 0 || isAbout(images)))
   }
 }
 
