@@ -34,6 +34,8 @@ export function stepOf(id: string): number | null {
   return digits === undefined ? null : Number(digits)
 }
 
+/** Bounds what an id from the bus makes one count. */
+export const MAX_PER_TASK = 4096
 const PLACE = /(?:^|-)s(\d+)-i(\d+)(?:to(\d+))?/
 
 /** The images that a task, a request or an event is about; none for an id of another kind. */
@@ -41,6 +43,7 @@ export function imagesOf(id: string): string[] {
   const [, step, first, last = first] = PLACE.exec(id) ?? []
   if (step === undefined) return []
   const count = Number(last) - Number(first) + 1
+  if (count < 1 || count > MAX_PER_TASK) return []
   return Array.from({ length: count }, (_, i) => imageTaskId(Number(step), Number(first) + i))
 }
 

@@ -4,6 +4,7 @@
  */
 import { z } from 'zod'
 import { alarmConfigSchema } from '../actors/alarms.ts'
+import { MAX_PER_TASK } from '../actors/ids.ts'
 import { ACK_WAIT_MS } from '../bus/limits.ts'
 import { PRECISIONS } from '../models/layers/precision.ts'
 import { EMBEDDING_MODELS } from '../models/similarity/names.ts'
@@ -101,7 +102,10 @@ const groupsSchema = z.strictObject({
   images: count().default(64).describe('Images of one step'),
   questions: count().default(2).describe('Questions asked about each image'),
   answers: z.number().int().min(2).default(8).describe('Answers sampled for each question: the size of a group'),
-  perTask: count().default(1).describe('Images of one task: fewer share the work more finely, more cost the bus less'),
+  perTask: count()
+    .max(MAX_PER_TASK)
+    .default(1)
+    .describe('Images of one task: fewer share the work more finely, more cost the bus less'),
 })
 
 const generationSchema = z.strictObject({

@@ -238,6 +238,21 @@ describe('StepBook', () => {
     expect((await judged)?.verdicts.size).toBe(0)
   })
 
+  const GROUP = { reward: 1, answers: ANSWERS, rewards: [1, 0, 1, 1] }
+
+  test('a task of several that could not even be read counts for all of them', async () => {
+    const book = new StepBook(4)
+    const judged = book.when(1, 'judged', signal)
+    book.apply(dead('questioner.images', 's1-i1to3'))
+    const questions = [...batchOf([[GROUP, GROUP]]).images.values()][0]!
+    book.apply(record('questions', 's1-i0', questions))
+    book.apply(dead('judge.groups', 's1-i0'))
+    expect([...(await judged)!.dead.keys()]).toEqual(['s1-i1', 's1-i2', 's1-i3', 's1-i0-q0', 's1-i0-q1'])
+    const retried = { kind: 'judge.groups', id: 's1-i0', attempt: 1 }
+    book.apply(record('retried', 'x-s1-i0-r1', retried))
+    expect([...book.batch(1).dead.keys()]).toEqual(['s1-i1', 's1-i2', 's1-i3'])
+  })
+
   test('a retried image and a retried group are waited for again', async () => {
     const retried = (kind: string, id: string) => record('retried', `x-${id}-r1`, { kind, id, attempt: 1 })
     const batch = batchOf([[{ reward: 1 }]])

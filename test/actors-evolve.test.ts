@@ -1,5 +1,5 @@
 /** The main job as a user runs it: the shipped model, a NATS server, every actor. Small sizes. */
-import { mkdtemp, readdir, rm } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -62,6 +62,15 @@ describe('evolve', () => {
     const model = await loadModel(join(config.out, 'checkpoints', 'final'), { threads: 1 })
     expect(model.family).toBeTruthy()
     await model.dispose()
+  })
+
+  test('images alone in their tasks give the same model as all of a step in one, bit by bit', async () => {
+    expect(configOf('together').groups.perTask).toBeGreaterThanOrEqual(4)
+    const without = ['world.evalImages=1', 'eval.every=100']
+    await play(configOf('together', without))
+    await play(configOf('alone', [...without, 'groups.perTask=1']))
+    const weights = (run: string) => readFile(join(dir, run, 'checkpoints', 'final', 'model.safetensors'))
+    expect((await weights('alone')).equals(await weights('together'))).toBe(true)
   })
 
   test('a LoRA run leaves a PEFT adapter; an alarm ends it at the best version when asked', async () => {

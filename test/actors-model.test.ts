@@ -177,6 +177,39 @@ describe('model actor', () => {
     await actor.stop()
   }, 30_000)
 
+  test('prompts with keys of their own say what they say alone, wherever they stand', async () => {
+    await commit(0)
+    const { actor } = start()
+    const alone = await Promise.all(['x', 'y', 'z'].map((key) => ask(key)))
+    const also = [
+      { key: 'z', image, text: 'ask' },
+      { key: 'y', image, text: 'ask' },
+    ]
+    const together = await ask('all', { key: 'x', also })
+    const completions = (reply: typeof together) => reply.message.data.completions
+    expect(completions(together)).toEqual([alone[0], alone[2], alone[1]].flatMap((reply) => completions(reply!)))
+    await actor.stop()
+  })
+
+  test('a rollout of several prompts that breaks the model is told so at once; other bulk work is tried again', async () => {
+    await commit(0)
+    const { actor, ports: own } = start()
+    let tries = 0
+    model.poison = ({ key }) => key === 'bad' && ++tries > 0
+    const also = [{ key: 'bad', image, text: 'ask' }]
+    const rollout = (await ask('rollout', { rollout: true, also })).message.data
+    expect(rollout).toMatchObject({ completions: [], error: 'Error: poisoned by bad' })
+    expect(tries).toBe(1)
+    await expect(
+      ports.sample('rollout', request({ rollout: true, also }), { signal: signal(), again: true }),
+    ).rejects.toThrow('could not sample rollout: Error: poisoned by bad')
+    model.poison = ({ key }) => key === 'bad' && ++tries < 4
+    expect((await ask('bulk', { also })).message.data.completions).toHaveLength(4)
+    expect(tries).toBe(4)
+    await actor.stop()
+    await own.close()
+  })
+
   test('a delivery that was answered before is acknowledged, not computed', async () => {
     await commit(0)
     const first = start()

@@ -28,6 +28,8 @@ export interface RunOptions {
 export const ALL = 'model=1,judge=1,reasoner=1,questioner=1'
 /** The process that starts the run leaves the work to those who join. */
 export const NO_WORKERS = ['--set', 'workers=[]']
+/** Work for everybody in every step. */
+export const SINGLE = ['--set', 'groups.perTask=1']
 export const NO_MODEL = ['--set', 'workers=[judge,reasoner,questioner]']
 
 const ENTERS_MS = 60_000

@@ -1,6 +1,7 @@
 /**
- * The steps of the default run, with every actor of it in this process: on whatever bus, as often as one likes. Only its
- * evaluations are left out, which use the bus less than the steps do.
+ * Steps as those of the default run, with every actor of it in this process: on whatever bus, as often as one likes. As
+ * many of them bring new images as of the whole run. Only its evaluations are left out, which use the bus less than the
+ * steps do.
  */
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -29,6 +30,13 @@ export interface Took {
   readonly seconds: number
   /** Of all threads of this process. */
   readonly coreSeconds: number
+}
+
+/** Fewer steps, and fewer images in the same proportion. */
+function excerpt({ sets, steps }: DefaultRunOptions): Config {
+  const whole = loadConfig({ sets: [...sets] })
+  const images = Math.max(whole.groups.images, Math.ceil((whole.world.images * steps) / whole.steps))
+  return loadConfig({ sets: [...sets, `steps=${steps}`, `world.images=${images}`, 'world.evalImages=1'] })
 }
 
 export class DefaultRun {
@@ -66,7 +74,7 @@ export class DefaultRun {
     const closing = new Closing()
     try {
       options.onNote('preparing the model and the images of the default run')
-      const config = loadConfig({ sets: [...options.sets, `steps=${options.steps}`, 'world.evalImages=1'] })
+      const config = excerpt(options)
       const dir = closing.add(await mkdtemp(join(tmpdir(), 'visplay-bench-')), (d) => rm(d, { recursive: true }))
       const model = closing.add(await loadRunModel(config), (m) => m.dispose())
       const world = await prepareWorld(config, dir, options.signal)

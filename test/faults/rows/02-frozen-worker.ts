@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Fault } from '../fault.ts'
 import { ACK_WAIT_S } from '../reference.ts'
-import { ALL, NO_WORKERS } from '../run.ts'
+import { ALL, NO_WORKERS, SINGLE } from '../run.ts'
 
 const TIMES = 4
 
@@ -10,7 +10,7 @@ export const frozenWorker: Fault = {
   row: '2',
   name: `SIGSTOP of a worker beyond the acknowledgement time × ${TIMES}, then resumed`,
   async run(lab) {
-    const run = await lab.run(TIMES * 2 + 3, NO_WORKERS)
+    const run = await lab.run(TIMES * 2 + 3, [...NO_WORKERS, ...SINGLE])
     const [frozen] = [await run.join(ALL), await run.join(ALL)]
     for (let time = 1; time <= TIMES; time++) {
       await run.enters('serving', 'model', frozen!)
