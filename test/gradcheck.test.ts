@@ -5,7 +5,7 @@ import { type Dims, Graph } from '../models/graph/graph.ts'
 import { caseGraph, opCases, type OpCase } from '../models/graph/op-cases.ts'
 import * as op from '../models/graph/ops.ts'
 import { Session } from '../models/runtime/session.ts'
-import { f32, sizeOf } from '../models/tensor.ts'
+import { f32, i32, sizeOf } from '../models/tensor.ts'
 import { rng } from './support/rng.ts'
 
 /** Elements of an input that are looked at. */
@@ -49,6 +49,27 @@ describe('gradients', () => {
   it.each(Object.entries(opCases))('%s', async (name, list) => {
     expect(list.length).toBeGreaterThan(0)
     for (const c of list) await check(name, c)
+  })
+
+  it('rows that come often are summed without loss, by any number of threads', async () => {
+    const [count, rows, width] = [20_000, 3, 64]
+    const graph = new Graph()
+    const updates = graph.input('updates', 'float32', [count, width])
+    const index = graph.input('index', 'int32', [count])
+    const session = await Session.create(graph, { sum: op.scatterAdd(index, updates, rows) }, { threads: 4 })
+    // Small integers: every order of addition gives the same sum.
+    const values = Float32Array.from({ length: count * width }, (_, i) => (i % 7) - 2)
+    const expected = new Float32Array(rows * width)
+    for (const [i, value] of values.entries()) expected[(Math.floor(i / width) % rows) * width + (i % width)]! += value
+    const feeds = {
+      updates: f32(values, [count, width]),
+      index: i32(
+        Array.from({ length: count }, (_, i) => i % rows),
+        [count],
+      ),
+    }
+    for (let time = 0; time < 5; time++) expect((await session.run(feeds)).sum!.data).toEqual(expected)
+    await session.release()
   })
 
   it.each([

@@ -237,10 +237,16 @@ export const emitters: Emitters = {
     w.node('Squeeze', [rows, w.int64s([0])], [flat])
     w.node('Cast', [flat], outputs, { to: DATA_TYPE.int32 })
   },
+  // ScatterND would add in parallel and lose sums where an index comes twice (onnxruntime#23396); this one does not.
   scatterAdd: (w, node, [index, updates], outputs) => {
-    const zeros = w.fresh('zeros')
-    w.node('ConstantOfShape', [w.shape(node.outputs[0]!.dims)], [zeros])
-    w.node('ScatterND', [zeros, indexColumn(w, index!), updates!], outputs, { reduction: 'add' })
+    const { dims } = node.outputs[0]!
+    const zeros = via(w, 'Flatten', [via(w, 'ConstantOfShape', [w.shape(dims)])], { axis: 1 })
+    const rows = via(w, 'Flatten', [updates!], { axis: node.inputs[0]!.rank })
+    const column = via(w, 'Reshape', [index!, w.int64s([-1, 1])])
+    const wide = via(w, 'Expand', [column, via(w, 'Shape', [rows])])
+    const attrs = { axis: 0, reduction: 'add' }
+    if (dims.length === 2) w.node('ScatterElements', [zeros, wide, rows], outputs, attrs)
+    else w.node('Reshape', [via(w, 'ScatterElements', [zeros, wide, rows], attrs), w.shape(dims)], outputs)
   },
   pick: (w, _node, [x, index], outputs) => w.node('Squeeze', [pickColumn(w, x!, index!), w.int64s([-1])], outputs),
   unpick: (w, { attrs }, [x, index], outputs) => {
