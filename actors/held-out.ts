@@ -2,7 +2,7 @@
 import { readFile } from 'node:fs/promises'
 import type { Completion, Task } from '../bus/messages.ts'
 import type { EvalQuestion } from './eval-set.ts'
-import type { Ports } from './ports.ts'
+import type { Ports, Prompt } from './ports.ts'
 import { extractAnswer } from './rewards/normalize.ts'
 import type { AnsweredQuestion } from './scoring.ts'
 
@@ -80,21 +80,20 @@ export class HeldOut {
     return questions.map(({ type, accepted }, i) => ({
       type,
       accepted,
-      greedy: extractAnswer(greedy[i]!),
-      samples: sampled.slice(i * samples, (i + 1) * samples).map(extractAnswer),
+      greedy: extractAnswer(greedy[i]![0]!),
+      samples: sampled[i]!.map(extractAnswer),
     }))
   }
 
   async #request(
     id: string,
     task: Pick<Task<'model.generate'>, 'samples' | 'temperature' | 'weights' | 'cohort'>,
-    [first, ...also]: readonly { image: string; text: string }[],
+    prompts: readonly Prompt[],
     signal: AbortSignal,
-  ): Promise<readonly Completion[]> {
+  ): Promise<readonly (readonly Completion[])[]> {
     const { maxNewTokens, seed } = this.#options
-    const request = { ...task, image: first!.image, prompt: first!.text, also, maxNewTokens, seed, minWeights: 0 }
-    const reply = await this.#ports.request('model.generate', id, request, { signal, again: true })
-    return reply.message.data.completions
+    const settings = { ...task, maxNewTokens, seed, minWeights: 0 }
+    return (await this.#ports.sample(id, prompts, settings, { signal, again: true })).completions
   }
 
   /** Puts an image file into the store, once. */

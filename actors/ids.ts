@@ -47,11 +47,15 @@ export function imagesOf(id: string): string[] {
   return Array.from({ length: count }, (_, i) => imageTaskId(Number(step), Number(first) + i))
 }
 
+const GROUP = /-q\d+$/
+/** Whether a task is about one group only, and named as it. */
+export const isGroup = (task: string): boolean => GROUP.test(task)
+/** The image that a group belongs to, by its event. */
+export const imageOf = (group: string): string => group.replace(GROUP, '')
+
 /** Whether a group is among those of a task, as far as their ids tell. */
-export function holdsGroup(task: string, group: string): boolean {
-  if (/-q\d+$/.test(task)) return task === group
-  return imagesOf(task).includes(group.replace(/-q\d+$/, ''))
-}
+export const holdsGroup = (task: string, group: string): boolean =>
+  isGroup(task) ? task === group : imagesOf(task).includes(imageOf(group))
 
 /** Whether a reply of the model is part of the loop: evaluations ask for versions of their own choice. */
 export const isLoopReply = (id: string): boolean => /^(ask|answer)-s\d+-i\d+|^s\d+-m\d+-/.test(id)

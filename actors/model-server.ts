@@ -21,7 +21,6 @@ export interface Current {
 
 /** One prompt of a request. */
 interface Prompt {
-  readonly task: TaskOf<'model.generate'>
   /** Its completions are named by it and their place, from `first` on; the batch is ordered by it. */
   readonly name: string
   readonly first: number
@@ -147,14 +146,14 @@ export class ModelServer {
 
   async #generate(tasks: readonly TaskOf<'model.generate'>[], version: number): Promise<void> {
     const started = this.#ports.clock.now()
-    const asked = tasks.flatMap((task) => this.#prompts(task))
+    const asked = tasks.map((task) => this.#prompts(task))
     // Prompts stand in the batch as if each had come alone, so that the numbers do not depend on how they were packed.
-    const order = asked.toSorted((a, b) => compareIds(a.name, b.name))
+    const order = asked.flat().toSorted((a, b) => compareIds(a.name, b.name))
     const generated = await this.#model.generate(order.map(({ request }) => request))
     const replies = new Map(order.map((prompt, i) => [prompt, generated[i]!]))
     const seconds = (this.#ports.clock.now() - started) / 1000 / tasks.length
-    for (const task of tasks) {
-      const own = asked.filter((prompt) => prompt.task === task)
+    for (const [i, task] of tasks.entries()) {
+      const own = asked[i]!
       this.#reply(task, 'generated', {
         ...this.#stamp(version, seconds),
         promptTokens: own.reduce((sum, prompt) => sum + replies.get(prompt)!.promptTokens, 0),
@@ -171,11 +170,9 @@ export class ModelServer {
     }
   }
 
-  #prompts(task: TaskOf<'model.generate'>): Prompt[] {
-    const { id, data } = task
+  #prompts({ id, data }: TaskOf<'model.generate'>): Prompt[] {
     const { samples, maxNewTokens, temperature, seed, rollout = false, also = [] } = data
     return [{ key: data.key, image: data.image, text: data.prompt }, ...also].map(({ key, image, text }, i) => ({
-      task,
       name: key ?? id,
       first: key === undefined ? i * samples : 0,
       request: {

@@ -45,6 +45,10 @@ export const REPLIES = {
 } as const
 export type ReplyOf<K extends RequestKind> = (typeof REPLIES)[K]
 
+/** A prompt with its image; `key` as in the schema. */
+export type Prompt = NonNullable<Task<'model.generate'>['also']>[number]
+export type SampleSettings = Omit<Task<'model.generate'>, 'key' | 'image' | 'prompt' | 'also'>
+
 export interface RequestOptions {
   readonly parent?: Traced
   readonly signal: AbortSignal
@@ -208,17 +212,22 @@ export class Ports {
   }
 
   /**
-   * Samples prompts of a rollout; rejects when they could not be sampled together, besides when the request is given up.
-   * `completions` are those of each prompt in turn.
+   * Samples some prompts under the same settings: `completions` has those of each prompt. Rejects when the prompts of a
+   * rollout could not be sampled together, besides when the request is given up.
    */
   async sample(
     id: string,
-    task: Task<'model.generate'>,
+    [first, ...also]: readonly Prompt[],
+    settings: SampleSettings,
     options: RequestOptions,
-  ): Promise<{ weights: number; completions: readonly Completion[] }> {
-    const { weights, completions, error } = (await this.request('model.generate', id, task, options)).message.data
+  ): Promise<{ weights: number; completions: readonly (readonly Completion[])[] }> {
+    const { text: prompt, ...rest } = first!
+    const request = { ...settings, ...rest, prompt, also }
+    const { weights, completions, error } = (await this.request('model.generate', id, request, options)).message.data
     if (error !== undefined) throw new Error(`the model actor could not sample ${id}: ${error}`)
-    return { weights, completions }
+    const { samples } = settings
+    const of = (i: number) => completions.slice(i * samples, (i + 1) * samples)
+    return { weights, completions: [first, ...also].map((_, i) => of(i)) }
   }
 
   /** Runs `apply` on the records of some events, from the beginning of the log on, until it is stopped. */

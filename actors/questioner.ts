@@ -79,12 +79,8 @@ async function ask(
 ): Promise<readonly Questions[]> {
   const { step, expects, minWeights, images } = task.data
   const { prompt, questions: samples, maxNewTokens, temperature, seed } = options
-  const [first, ...also] = images.map(({ id, image }) => ({ key: askId(id), image, text: prompt }))
-  const request = {
-    key: first!.key,
-    image: first!.image,
-    prompt,
-    also,
+  const prompts = images.map(({ id, image }) => ({ key: askId(id), image, text: prompt }))
+  const settings = {
     samples,
     maxNewTokens,
     temperature,
@@ -95,7 +91,11 @@ async function ask(
     rollout: true,
   }
   const again = task.deliveries > 1
-  const { weights, completions } = await ports.sample(askId(task.id), request, { parent: task, signal, again })
+  const { weights, completions } = await ports.sample(askId(task.id), prompts, settings, {
+    parent: task,
+    signal,
+    again,
+  })
   return images.map(({ id, index, image, name }, i) => ({
     step,
     index,
@@ -104,7 +104,7 @@ async function ask(
     name,
     prompt,
     weights,
-    questions: completions.slice(i * samples, (i + 1) * samples).map((completion, q) => {
+    questions: completions[i]!.map((completion, q) => {
       const parsed = parseQuestion(completion)
       const said = parsed.malformed === null ? parsed : { question: '', silver: '', type: '', ...parsed }
       return { group: groupId(id, q), completion, ...said }

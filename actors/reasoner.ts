@@ -1,7 +1,7 @@
 /** Reasoner: from questions about images to a group of answers each. */
 import { assign, fromPromise, setup } from 'xstate'
 import type { EventData } from '../bus/messages.ts'
-import { answerId, cohortId, groupsId } from './ids.ts'
+import { answerId, cohortId, groupsId, imageOf } from './ids.ts'
 import { type Ports, type TaskRef } from './ports.ts'
 import { unprovided, unprovidedJob } from './unprovided.ts'
 import { extractAnswer } from './rewards/normalize.ts'
@@ -98,12 +98,7 @@ async function ask(
     image,
     text: options.prompt.replaceAll('{question}', () => question),
   }))
-  const [first, ...also] = prompts
-  const request = {
-    key: first!.key,
-    image: first!.image,
-    prompt: first!.text,
-    also,
+  const settings = {
     samples,
     maxNewTokens,
     temperature,
@@ -115,19 +110,16 @@ async function ask(
     rollout: true,
   }
   const again = task.deliveries > 1
-  const reply = await ports.sample(answerId(task.id), request, { parent: task, signal, again })
+  const reply = await ports.sample(answerId(task.id), prompts, settings, { parent: task, signal, again })
   return questions.map(({ group, image }, i) => {
-    const completions = reply.completions.slice(i * samples, (i + 1) * samples)
+    const completions = [...reply.completions[i]!]
     const parsed = completions.map(extractAnswer)
     return { step, group, image, prompt: prompts[i]!.text, weights: reply.weights, completions, parsed }
   })
 }
 
-/** Image that a group belongs to. */
-const questionsId = (group: string): string => group.replace(/-q\d+$/, '')
-
 async function forward(ports: Ports, task: QuestionsTask): Promise<void> {
   const { step, questions } = task.data
-  const groups = questions.map(({ group }) => ({ group, questions: questionsId(group), answers: group }))
+  const groups = questions.map(({ group }) => ({ group, questions: imageOf(group), answers: group }))
   await ports.bus.publish('judge.groups', groupsId(task.id, groups), { step, groups }, task)
 }

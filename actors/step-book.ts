@@ -1,7 +1,7 @@
 /** What the log says about the steps under way, gathered by step: the Judge's and the Optimizer's view of a batch. */
 import type { LogRecord } from '../bus/bus.ts'
 import type { EventData, Question } from '../bus/messages.ts'
-import { holdsGroup, imagesOf, stepOf } from './ids.ts'
+import { holdsGroup, imagesOf, isGroup, stepOf } from './ids.ts'
 
 /** Events that a book understands; whoever keeps one follows those it needs. */
 type BookEvent = 'questions' | 'answers' | 'verdict' | 'dead' | 'retried' | 'version'
@@ -75,7 +75,7 @@ class OpenStep implements StepBatch {
 function itemsOf({ questions }: OpenStep, kind: string, id: string): readonly string[] {
   if (kind === 'questioner.images') return imagesOf(id)
   if (kind !== 'reasoner.questions' && kind !== 'judge.groups') return []
-  if (stepOf(id) === null || /-q\d+$/.test(id)) return [id]
+  if (isGroup(id)) return [id]
   const malformed = id.endsWith('-malformed')
   return [...questions.values()]
     .filter((question) => holdsGroup(id, question.group) && (question.malformed !== null) === malformed)

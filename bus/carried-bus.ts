@@ -59,7 +59,7 @@ export class CarriedBus implements Bus {
       message = await decode(kind, taskSchema(kind), raw.bytes, raw.subject, this.#carrier)
     } catch (error) {
       // A blob may be back at the next delivery; what does not parse never will.
-      if (error instanceof MessageError) await this.#die(kind, raw, error.message)
+      if (error instanceof MessageError) await this.#end(kind, raw, null, error.message)
       else await this.#retry(kind, raw, null, 1000, String(error))
       return null
     }
@@ -107,7 +107,11 @@ export class CarriedBus implements Bus {
     else await this.#end(kind, raw, message, `${cause} at the last of ${MAX_DELIVERIES} deliveries`)
   }
 
-  /** `message` is null for one that could not be read. */
+  /**
+   * Divides a task of several items, gives up another; `message` is null for one that could not be read. What takes its
+   * place goes first: a crash in between leaves a task that ends again, under the same ids. One whose end cannot be told
+   * goes back, lest it is held for ever.
+   */
   async #end<K extends TaskKind>(
     kind: K,
     raw: RawDelivery,
@@ -115,23 +119,9 @@ export class CarriedBus implements Bus {
     cause: string,
   ): Promise<void> {
     const items = message ? divide(kind, message.data) : []
-    if (items.length === 0) return this.#die(kind, raw, cause)
     try {
-      await Promise.all(items.map(({ id, task }) => this.publish(kind, id, task, message!)))
-    } catch (error) {
-      raw.giveBack(1000)
-      throw error
-    }
-    await raw.done()
-  }
-
-  /**
-   * The event goes first: a crash in between leaves a task that dies again, under the same id. One whose end cannot be
-   * told goes back, lest it is held for ever.
-   */
-  async #die(kind: TaskKind, raw: RawDelivery, cause: string): Promise<void> {
-    try {
-      await this.#recordDeath(kind, raw, cause)
+      if (items.length === 0) await this.#recordDeath(kind, raw, cause)
+      else await Promise.all(items.map(({ id, task }) => this.publish(kind, id, task, message!)))
     } catch (error) {
       raw.giveBack(1000)
       throw error

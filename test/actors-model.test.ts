@@ -201,7 +201,7 @@ describe('model actor', () => {
     expect(rollout).toMatchObject({ completions: [], error: 'Error: poisoned by bad' })
     expect(tries).toBe(1)
     await expect(
-      ports.sample('rollout', request({ rollout: true, also }), { signal: signal(), again: true }),
+      ports.sample('rollout', also, request({ rollout: true }), { signal: signal(), again: true }),
     ).rejects.toThrow('could not sample rollout: Error: poisoned by bad')
     model.poison = ({ key }) => key === 'bad' && ++tries < 4
     expect((await ask('bulk', { also })).message.data.completions).toHaveLength(4)
